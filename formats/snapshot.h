@@ -1,0 +1,182 @@
+/* The snapshot model: what a census found, as plain structs. No I/O here; json.h reads and writes
+ * it.
+ *
+ * Sizes are bytes, durations nanoseconds, addresses the target's. Every `const char *` lives in the
+ * snapshot's own string pool (snapshot_str) or is a literal; nothing is freed one by one.
+ */
+#ifndef HEAPCENSUS_SNAPSHOT_H
+#define HEAPCENSUS_SNAPSHOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/base/err.h"
+#include "formats/base/strpool.h"
+
+/* Every mapped byte belongs to exactly one of these. category_name() gives the contract's names. */
+enum category {
+    CAT_PYTHON_BLOCKS_USED,     /* pymalloc blocks handed out, by size class */
+    CAT_PYTHON_BLOCKS_FREE,     /* free blocks of used pools, free and never carved pools */
+    CAT_PYTHON_ARENAS_OVERHEAD, /* pool headers, rests of pools, unaligned arena edges */
+    CAT_PYTHON_MIMALLOC,        /* segments of CPython's own mimalloc (3.13+) */
+    CAT_MALLOC_USED,            /* chunks in use in arenas, with their headers */
+    CAT_MALLOC_CACHED,          /* chunks in tcache and fastbins: free, but look in use */
+    CAT_MALLOC_FREE,            /* chunks in bins, or free and on no list yet */
+    CAT_MALLOC_TOP,             /* the top chunk of each arena */
+    CAT_MALLOC_OVERHEAD,        /* arena and heap headers, fenceposts, tcache structs, gaps */
+    CAT_MALLOC_MMAPPED,         /* chunks with a mapping of their own */
+    CAT_MALLOC_FOREIGN,         /* memory of an allocator that is not glibc's */
+    CAT_STACKS,                 /* the stacks of threads, and Python's frame stacks */
+    CAT_FILES,                  /* mapped files: code, constants, shared memory */
+    CAT_DATA,                   /* writable data of executables and libraries, with .bss */
+    CAT_KERNEL,                 /* vdso, vvar, vsyscall */
+    CAT_RESERVED,               /* mapped without access: guard pages, reserves */
+    CAT_UNKNOWN,
+    CAT_COUNT
+};
+
+const char *category_name(enum category cat);
+/* The category of a name, or -1. */
+int category_of_name(const char *name);
+
+/* Bytes, resident bytes and number of things by category. */
+struct tally {
+    uint64_t bytes[CAT_COUNT];
+    uint64_t resident[CAT_COUNT];
+    uint64_t count[CAT_COUNT];
+};
+
+void tally_add(struct tally *into, const struct tally *more);
+uint64_t tally_bytes(const struct tally *t);
+uint64_t tally_resident(const struct tally *t);
+
+struct snapshot_source {
+    const char *kind; /* "live" (read while stopped or running), "copy", "frozen", "core" */
+    int64_t pid;      /* 0 when unknown */
+    const char *comm; /* may be NULL, as all below */
+    const char *core;
+    const char *exe;
+    const char *exe_build_id;
+    uint64_t paused_ns; /* how long the target was stopped by us; 0 with --no-pause */
+    bool consistent;    /* every byte was read at one moment of the target's time */
+    uint64_t read_bytes;
+    uint64_t swap_bytes; /* counted, not read */
+    uint64_t threads;
+};
+
+struct snapshot_python {
+    bool present;
+    const char *version; /* "3.11.7", "3.15.0rc1" */
+    uint32_t hexversion; /* PY_VERSION_HEX; low byte 0 when only the micro is known */
+    bool debug, free_threaded, trace_refs;
+    const char *allocator; /* "pymalloc", "pymalloc_debug", "malloc", "malloc_debug", "mimalloc",
+                              "mimalloc_debug", "unknown" */
+    const char *layout_name, *layout_source;
+    const char *state; /* "running", "starting", "finalizing" */
+    bool tracemalloc;
+    uint64_t interpreters;
+    const char *found_by; /* how the runtime was found, for doctor */
+};
+
+struct snapshot_libc {
+    const char *name;      /* "glibc", "musl", "unknown" */
+    const char *version;   /* "2.36" or NULL */
+    const char *allocator; /* "glibc", "jemalloc", "tcmalloc", "mimalloc", "musl", "unknown" */
+};
+
+struct snapshot_memory {
+    uint64_t rss_bytes, mapped_bytes;
+    struct tally tally;
+};
+
+struct snapshot_size_class {
+    uint64_t size, pools, blocks_used, blocks_free;
+};
+
+enum { SIZE_CLASSES = 32 };
+
+struct snapshot_pymalloc {
+    bool present;
+    uint64_t arenas, arena_size, pool_size;
+    uint64_t pools_used, pools_free, blocks_used, blocks_free, bytes_used, bytes_free;
+    uint64_t heaps; /* obmalloc states walked: 1, plus one for each own-GIL subinterpreter */
+    struct snapshot_size_class classes[SIZE_CLASSES]; /* all 32; size 16, 32, ... 512 */
+};
+
+struct snapshot_arena {
+    uint64_t address, size, pools_total, pools_free, blocks_used, bytes_used, resident_bytes;
+    uint32_t heap; /* which obmalloc state, from 0 */
+};
+
+struct snapshot_mallinfo2 {
+    uint64_t arena, ordblks, smblks, hblks, hblkhd, fsmblks, uordblks, fordblks, keepcost;
+};
+
+struct snapshot_malloc {
+    bool present;
+    uint64_t arenas, system_bytes;
+    uint64_t used_chunks, used_bytes, cached_chunks, cached_bytes, free_chunks, free_bytes;
+    uint64_t top_bytes, overhead_bytes, mmapped_chunks, mmapped_bytes;
+    uint64_t damaged_bytes;  /* could not be parsed; counted as unknown */
+    uint64_t transit_chunks; /* free but on no list: a call was interrupted */
+    struct snapshot_mallinfo2 mallinfo2;
+};
+
+struct snapshot_malloc_arena {
+    uint64_t address, top;
+    bool main;
+    uint64_t heaps, attached_threads, system_bytes;
+    uint64_t used_chunks, used_bytes, cached_chunks, cached_bytes, free_chunks, free_bytes;
+    uint64_t top_bytes, overhead_bytes, damaged_bytes;
+};
+
+struct snapshot_mapping {
+    uint64_t address, size, resident_bytes, swap_bytes, offset;
+    char perms[5];    /* "rw-p" */
+    const char *path; /* as in /proc/PID/maps; may be NULL */
+    const char *kind; /* "anonymous", "heap", "stack", "file", "shared", "kernel" */
+    struct tally tally;
+};
+
+struct snapshot_note {
+    uint64_t address; /* 0: none */
+    const char *what; /* stable keyword, such as "malloc.damaged" */
+    const char *why;  /* a sentence for people */
+    uint64_t bytes;
+};
+
+struct snapshot {
+    struct strpool strings;
+
+    const char *tool_version, *taken_at, *host;
+    bool complete; /* nothing was missing or contradictory: exit 0 rather than 6 */
+    bool redacted; /* no contents of strings and bytes are in the file */
+    struct snapshot_source source;
+    struct snapshot_python python;
+    struct snapshot_libc libc;
+    struct snapshot_memory memory;
+    struct snapshot_pymalloc pymalloc;
+    struct snapshot_malloc malloc;
+
+    struct snapshot_arena *arenas;
+    size_t n_arenas, cap_arenas;
+    struct snapshot_malloc_arena *malloc_arenas;
+    size_t n_malloc_arenas, cap_malloc_arenas;
+    struct snapshot_mapping *mappings;
+    size_t n_mappings, cap_mappings;
+    struct snapshot_note *notes;
+    size_t n_notes, cap_notes;
+};
+
+void snapshot_init(struct snapshot *snap);
+void snapshot_release(struct snapshot *snap);
+/* A copy of s in the snapshot's pool (s may be NULL); NULL for NULL or when memory ran out. */
+const char *snapshot_str(struct snapshot *snap, const char *s);
+/* Append a zeroed record; NULL when memory ran out. The pointer is valid until the next append. */
+struct snapshot_arena *snapshot_add_arena(struct snapshot *snap);
+struct snapshot_malloc_arena *snapshot_add_malloc_arena(struct snapshot *snap);
+struct snapshot_mapping *snapshot_add_mapping(struct snapshot *snap);
+struct snapshot_note *snapshot_add_note(struct snapshot *snap);
+
+#endif

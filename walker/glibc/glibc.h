@@ -1,0 +1,56 @@
+/* The glibc malloc heap (2.28 to 2.43) of a target, without symbols. */
+#ifndef HEAPCENSUS_GLIBC_H
+#define HEAPCENSUS_GLIBC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/base/err.h"
+#include "formats/snapshot.h"
+#include "walker/blockmap.h"
+#include "walker/mem.h"
+#include "walker/note.h"
+#include "walker/vma.h"
+
+/* A writable range of a module: private file-backed .data with the anonymous .bss behind it. */
+struct glibc_data {
+    uint64_t start, end;
+    bool is_libc; /* named libc.so.6 or libc-2.NN.so: looked at first */
+};
+
+enum glibc_state {
+    GLIBC_USED,   /* in use */
+    GLIBC_CACHED, /* in a tcache or fastbin */
+    GLIBC_FREE,   /* in a bin, or in transit */
+    GLIBC_TOP,
+    GLIBC_MMAPPED, /* in use, with a mapping of its own */
+    GLIBC_INTERNAL /* tcache structs */
+};
+
+/* Called for each chunk in address order within a heap: address of the chunk header, size with the
+ * header. A second call for the same address corrects the first (orphaned tcaches are only known at
+ * the end). May be NULL. */
+typedef void (*glibc_chunk_fn)(void *ctx, uint64_t chunk, uint64_t size, enum glibc_state state);
+
+struct glibc_input {
+    struct mem *mem;
+    const struct vma_list *vmas;
+    const struct residency *res;
+    const struct glibc_data *data; /* libc's first */
+    size_t n_data;
+    const uint64_t *fs_bases; /* one per stopped thread; empty when the target was not stopped */
+    size_t n_threads;
+    uint64_t curbrk; /* value of libc's __curbrk if known, else 0 */
+    glibc_chunk_fn chunk;
+    void *chunk_ctx;
+};
+
+/* Walk everything. Claims heaps and mmapped chunks in `map` (ranges already claimed there, such as
+ * pymalloc's arenas, are left alone and not scanned), fills snap->malloc and snap->malloc_arenas,
+ * notes what is damaged. ERR_NOT_FOUND: no initialised main_arena (another allocator, or malloc was
+ * never called); snap->malloc.present stays false. */
+int glibc_walk(const struct glibc_input *in, struct blockmap *map, struct snapshot *snap,
+               struct notes *notes, struct err *err) MUST_CHECK;
+
+#endif
