@@ -44,6 +44,7 @@ struct glibc_input {
     uint64_t curbrk; /* value of libc's __curbrk if known, else 0 */
     glibc_chunk_fn chunk;
     void *chunk_ctx;
+    const char **layout_name; /* out, may be NULL: the layout used, a literal such as "2.35-2.41" */
 };
 
 /* Walk everything. Claims heaps and mmapped chunks in `map` (ranges already claimed there, such as

@@ -1,0 +1,304 @@
+#include "formats/json_fields.h"
+
+#include <string.h>
+
+/* Row of a table for member `m` of struct snapshot_`s`; R: required, O: may be absent on reading.
+ */
+#define R(s, name, type, m)                                                                        \
+    {                                                                                              \
+        name, FIELD_##type, true, offsetof(struct s, m), NULL                                      \
+    }
+#define O(s, name, type, m)                                                                        \
+    {                                                                                              \
+        name, FIELD_##type, false, offsetof(struct s, m), NULL                                     \
+    }
+#define R_SUB(s, name, type, m, sub)                                                               \
+    {                                                                                              \
+        name, FIELD_##type, true, offsetof(struct s, m), sub                                       \
+    }
+#define END                                                                                        \
+    {                                                                                              \
+        NULL, FIELD_U64, false, 0, NULL                                                            \
+    }
+
+static const struct json_field tool_fields[] = {
+    O(snapshot, "version", STR, tool_version),
+    END,
+};
+
+static const struct json_field source_fields[] = {
+    R(snapshot_source, "kind", NAME, kind),
+    R(snapshot_source, "pid", PID, pid),
+    O(snapshot_source, "comm", STR, comm),
+    R(snapshot_source, "core", STR, core),
+    R(snapshot_source, "exe", STR, exe),
+    R(snapshot_source, "exe_build_id", STR, exe_build_id),
+    R(snapshot_source, "paused_ns", U64, paused_ns),
+    R(snapshot_source, "consistent", BOOL, consistent),
+    O(snapshot_source, "read_bytes", U64, read_bytes),
+    O(snapshot_source, "swap_bytes", U64, swap_bytes),
+    O(snapshot_source, "threads", U64, threads),
+    END,
+};
+
+static const struct json_field layout_fields[] = {
+    O(snapshot_python, "name", STR, layout_name),
+    O(snapshot_python, "source", STR, layout_source),
+    END,
+};
+
+static const struct json_field python_fields[] = {
+    R(snapshot_python, "version", STR, version),
+    O(snapshot_python, "hexversion", U32, hexversion),
+    R(snapshot_python, "debug", BOOL, debug),
+    R(snapshot_python, "free_threaded", BOOL, free_threaded),
+    O(snapshot_python, "trace_refs", BOOL, trace_refs),
+    R(snapshot_python, "allocator", STR, allocator),
+    {"layout", FIELD_OBJECT, true, 0, layout_fields},
+    O(snapshot_python, "state", STR, state),
+    O(snapshot_python, "tracemalloc", BOOL, tracemalloc),
+    O(snapshot_python, "interpreters", U64, interpreters),
+    O(snapshot_python, "found_by", STR, found_by),
+    END,
+};
+
+static const struct json_field libc_fields[] = {
+    R(snapshot_libc, "name", STR, name),
+    R(snapshot_libc, "version", STR, version),
+    R(snapshot_libc, "allocator", STR, allocator),
+    END,
+};
+
+const struct json_field json_header_fields[] = {
+    {"tool", FIELD_OBJECT, true, 0, tool_fields},
+    R(snapshot, "taken_at", STR, taken_at),
+    R(snapshot, "host", STR, host),
+    R_SUB(snapshot, "source", OBJECT, source, source_fields),
+    R_SUB(snapshot, "python", MAYBE, python, python_fields),
+    R_SUB(snapshot, "libc", OBJECT, libc, libc_fields),
+    R(snapshot, "complete", BOOL, complete),
+    R(snapshot, "redacted", BOOL, redacted),
+    END,
+};
+
+const struct json_field json_memory_fields[] = {
+    R(snapshot_memory, "rss_bytes", U64, rss_bytes),
+    R(snapshot_memory, "mapped_bytes", U64, mapped_bytes),
+    R(snapshot_memory, "categories", TALLY, tally),
+    END,
+};
+
+const struct json_field json_size_class_fields[] = {
+    R(snapshot_size_class, "size", U64, size),
+    R(snapshot_size_class, "pools", SUM, pools),
+    R(snapshot_size_class, "blocks_used", SUM, blocks_used),
+    R(snapshot_size_class, "blocks_free", SUM, blocks_free),
+    END,
+};
+
+const struct json_field json_pymalloc_fields[] = {
+    R(snapshot_pymalloc, "arenas", U64, arenas),
+    R(snapshot_pymalloc, "arena_size", U64, arena_size),
+    O(snapshot_pymalloc, "pool_size", U64, pool_size),
+    R(snapshot_pymalloc, "pools_used", U64, pools_used),
+    R(snapshot_pymalloc, "pools_free", U64, pools_free),
+    R(snapshot_pymalloc, "blocks_used", U64, blocks_used),
+    R(snapshot_pymalloc, "blocks_free", U64, blocks_free),
+    R(snapshot_pymalloc, "bytes_used", U64, bytes_used),
+    R(snapshot_pymalloc, "bytes_free", U64, bytes_free),
+    O(snapshot_pymalloc, "heaps", U64, heaps),
+    R(snapshot_pymalloc, "size_classes", CLASSES, classes),
+    END,
+};
+
+const struct json_field json_arena_fields[] = {
+    R(snapshot_arena, "address", ADDR, address),
+    R(snapshot_arena, "size", SUM, size),
+    R(snapshot_arena, "pools_total", SUM, pools_total),
+    R(snapshot_arena, "pools_free", SUM, pools_free),
+    R(snapshot_arena, "blocks_used", SUM, blocks_used),
+    R(snapshot_arena, "bytes_used", SUM, bytes_used),
+    O(snapshot_arena, "resident_bytes", SUM, resident_bytes),
+    O(snapshot_arena, "heap", U32, heap),
+    END,
+};
+
+static const struct json_field mallinfo2_fields[] = {
+    R(snapshot_mallinfo2, "arena", U64, arena),
+    R(snapshot_mallinfo2, "ordblks", U64, ordblks),
+    R(snapshot_mallinfo2, "smblks", U64, smblks),
+    R(snapshot_mallinfo2, "hblks", U64, hblks),
+    R(snapshot_mallinfo2, "hblkhd", U64, hblkhd),
+    R(snapshot_mallinfo2, "fsmblks", U64, fsmblks),
+    R(snapshot_mallinfo2, "uordblks", U64, uordblks),
+    R(snapshot_mallinfo2, "fordblks", U64, fordblks),
+    R(snapshot_mallinfo2, "keepcost", U64, keepcost),
+    END,
+};
+
+const struct json_field json_malloc_fields[] = {
+    R(snapshot_malloc, "arenas", U64, arenas),
+    R(snapshot_malloc, "system_bytes", U64, system_bytes),
+    R(snapshot_malloc, "used_chunks", U64, used_chunks),
+    R(snapshot_malloc, "used_bytes", U64, used_bytes),
+    R(snapshot_malloc, "cached_chunks", U64, cached_chunks),
+    R(snapshot_malloc, "cached_bytes", U64, cached_bytes),
+    R(snapshot_malloc, "free_chunks", U64, free_chunks),
+    R(snapshot_malloc, "free_bytes", U64, free_bytes),
+    R(snapshot_malloc, "top_bytes", U64, top_bytes),
+    R(snapshot_malloc, "overhead_bytes", U64, overhead_bytes),
+    R(snapshot_malloc, "mmapped_chunks", U64, mmapped_chunks),
+    R(snapshot_malloc, "mmapped_bytes", U64, mmapped_bytes),
+    O(snapshot_malloc, "damaged_bytes", U64, damaged_bytes),
+    O(snapshot_malloc, "transit_chunks", U64, transit_chunks),
+    R_SUB(snapshot_malloc, "mallinfo2", OBJECT, mallinfo2, mallinfo2_fields),
+    END,
+};
+
+const struct json_field json_malloc_arena_fields[] = {
+    R(snapshot_malloc_arena, "address", ADDR, address),
+    O(snapshot_malloc_arena, "top", ADDR_NULL, top),
+    O(snapshot_malloc_arena, "main", BOOL, main),
+    O(snapshot_malloc_arena, "heaps", SUM, heaps),
+    O(snapshot_malloc_arena, "attached_threads", SUM, attached_threads),
+    R(snapshot_malloc_arena, "system_bytes", SUM, system_bytes),
+    R(snapshot_malloc_arena, "used_chunks", SUM, used_chunks),
+    R(snapshot_malloc_arena, "used_bytes", SUM, used_bytes),
+    R(snapshot_malloc_arena, "cached_chunks", SUM, cached_chunks),
+    R(snapshot_malloc_arena, "cached_bytes", SUM, cached_bytes),
+    R(snapshot_malloc_arena, "free_chunks", SUM, free_chunks),
+    R(snapshot_malloc_arena, "free_bytes", SUM, free_bytes),
+    R(snapshot_malloc_arena, "top_bytes", SUM, top_bytes),
+    R(snapshot_malloc_arena, "overhead_bytes", SUM, overhead_bytes),
+    O(snapshot_malloc_arena, "damaged_bytes", SUM, damaged_bytes),
+    END,
+};
+
+const struct json_field json_mapping_fields[] = {
+    R(snapshot_mapping, "address", ADDR, address),
+    R(snapshot_mapping, "bytes", SUM, size),
+    R(snapshot_mapping, "resident_bytes", SUM, resident_bytes),
+    O(snapshot_mapping, "swap_bytes", SUM, swap_bytes),
+    O(snapshot_mapping, "offset", U64, offset),
+    R(snapshot_mapping, "perms", PERMS, perms),
+    R(snapshot_mapping, "path", STR, path),
+    R(snapshot_mapping, "kind", NAME, kind),
+    R(snapshot_mapping, "categories", TALLY_USED, tally),
+    END,
+};
+
+const struct json_field json_note_fields[] = {
+    R(snapshot_note, "address", ADDR_NULL, address),
+    R(snapshot_note, "what", NAME, what),
+    R(snapshot_note, "why", NAME, why),
+    R(snapshot_note, "bytes", SUM, bytes),
+    END,
+};
+
+static void emit_tally(struct json_emit *e, const struct tally *t, bool all)
+{
+    emit_open(e, '[');
+    for (int i = 0; i < CAT_COUNT; i++) {
+        if (!all && !t->bytes[i] && !t->resident[i] && !t->count[i])
+            continue;
+        emit_open(e, '{');
+        emit_key(e, "name");
+        emit_text(e, category_name((enum category)i));
+        emit_key(e, "bytes");
+        emit_u64(e, t->bytes[i]);
+        emit_key(e, "resident_bytes");
+        emit_u64(e, t->resident[i]);
+        emit_key(e, "count");
+        emit_u64(e, t->count[i]);
+        emit_close(e, '}');
+    }
+    emit_close(e, ']');
+}
+
+void json_emit_classes(struct json_emit *e, const struct snapshot_size_class *classes)
+{
+    emit_open(e, '[');
+    for (int i = 0; i < SIZE_CLASSES; i++)
+        if (classes[i].pools)
+            json_emit_object(e, &classes[i], json_size_class_fields);
+    emit_close(e, ']');
+}
+
+static uint64_t u64_at(const void *p)
+{
+    return *(const uint64_t *)p;
+}
+
+static const char *str_at(const void *p)
+{
+    return *(const char *const *)p;
+}
+
+static void emit_text_field(struct json_emit *e, const void *at, enum json_field_type type)
+{
+    if (type == FIELD_PERMS)
+        emit_text_n(e, at, 4);
+    else if (type == FIELD_NAME && !str_at(at))
+        emit_text(e, "unknown");
+    else
+        emit_text(e, str_at(at));
+}
+
+static void emit_number_field(struct json_emit *e, const void *at, enum json_field_type type)
+{
+    if (type == FIELD_ADDR || (type == FIELD_ADDR_NULL && u64_at(at)))
+        emit_addr(e, u64_at(at));
+    else if (type == FIELD_ADDR_NULL || (type == FIELD_PID && *(const int64_t *)at <= 0))
+        emit_null(e);
+    else if (type == FIELD_U32)
+        emit_u64(e, *(const uint32_t *)at);
+    else
+        emit_u64(e, u64_at(at));
+}
+
+static void emit_value(struct json_emit *e, const void *at, const struct json_field *f)
+{
+    switch (f->type) {
+    case FIELD_BOOL:
+        emit_bool(e, *(const bool *)at);
+        break;
+    case FIELD_STR:
+    case FIELD_NAME:
+    case FIELD_PERMS:
+        emit_text_field(e, at, f->type);
+        break;
+    case FIELD_MAYBE:
+        if (*(const bool *)at)
+            json_emit_object(e, at, f->sub);
+        else
+            emit_null(e);
+        break;
+    case FIELD_OBJECT:
+        json_emit_object(e, at, f->sub);
+        break;
+    case FIELD_TALLY:
+    case FIELD_TALLY_USED:
+        emit_tally(e, at, f->type == FIELD_TALLY);
+        break;
+    case FIELD_CLASSES:
+        json_emit_classes(e, at);
+        break;
+    default:
+        emit_number_field(e, at, f->type);
+    }
+}
+
+void json_emit_fields(struct json_emit *e, const void *base, const struct json_field *fields)
+{
+    for (const struct json_field *f = fields; f->name; f++) {
+        emit_key(e, f->name);
+        emit_value(e, (const char *)base + f->offset, f);
+    }
+}
+
+void json_emit_object(struct json_emit *e, const void *base, const struct json_field *fields)
+{
+    emit_open(e, '{');
+    json_emit_fields(e, base, fields);
+    emit_close(e, '}');
+}

@@ -1,0 +1,133 @@
+/* The documents that --json prints. */
+#include "formats/json.h"
+
+#include <string.h>
+
+#include "formats/json_emit.h"
+#include "formats/json_fields.h"
+#include "formats/utilisation.h"
+
+static void array(struct json_emit *e, const char *key, const void *items, size_t n, size_t elem,
+                  const struct json_field *fields)
+{
+    emit_key(e, key);
+    emit_open(e, '[');
+    for (size_t i = 0; i < n && e->rc == 0; i++)
+        json_emit_object(e, (const char *)items + i * elem, fields);
+    emit_close(e, ']');
+}
+
+static void pymalloc(struct json_emit *e, const struct snapshot *s)
+{
+    emit_key(e, "pymalloc");
+    if (s->pymalloc.present)
+        json_emit_object(e, &s->pymalloc, json_pymalloc_fields);
+    else
+        emit_null(e);
+}
+
+static void malloc_totals(struct json_emit *e, const struct snapshot *s)
+{
+    emit_key(e, "malloc");
+    if (s->malloc.present)
+        json_emit_object(e, &s->malloc, json_malloc_fields);
+    else
+        emit_null(e);
+}
+
+static void view_summary(struct json_emit *e, const struct snapshot *s)
+{
+    emit_key(e, "memory");
+    json_emit_object(e, &s->memory, json_memory_fields);
+    pymalloc(e, s);
+    malloc_totals(e, s);
+}
+
+static void view_sizes(struct json_emit *e, const struct snapshot *s)
+{
+    emit_key(e, "size_classes");
+    json_emit_classes(e, s->pymalloc.classes);
+}
+
+static const struct json_field bucket_fields[] = {
+    {"from_percent", FIELD_U32, true, offsetof(struct utilisation_bucket, from_percent), NULL},
+    {"to_percent", FIELD_U32, true, offsetof(struct utilisation_bucket, to_percent), NULL},
+    {"arenas", FIELD_U64, true, offsetof(struct utilisation_bucket, arenas), NULL},
+    {"bytes_used", FIELD_U64, true, offsetof(struct utilisation_bucket, bytes_used), NULL},
+    {"size", FIELD_U64, true, offsetof(struct utilisation_bucket, size), NULL},
+    {NULL, FIELD_U64, false, 0, NULL},
+};
+
+static const struct json_field sparse_fields[] = {
+    {"arenas", FIELD_U64, true, offsetof(struct utilisation, sparse_arenas), NULL},
+    {"reclaimable_bytes", FIELD_U64, true, offsetof(struct utilisation, reclaimable_bytes), NULL},
+    {NULL, FIELD_U64, false, 0, NULL},
+};
+
+static void view_arenas(struct json_emit *e, const struct snapshot *s)
+{
+    struct utilisation u;
+    utilisation_of(s, &u);
+    pymalloc(e, s);
+    array(e, "arenas", s->arenas, s->n_arenas, sizeof *s->arenas, json_arena_fields);
+    array(e, "histogram", u.buckets, UTILISATION_BUCKETS, sizeof u.buckets[0], bucket_fields);
+    emit_key(e, "sparse");
+    json_emit_object(e, &u, sparse_fields);
+}
+
+static void view_malloc(struct json_emit *e, const struct snapshot *s)
+{
+    malloc_totals(e, s);
+    array(e, "malloc_arenas", s->malloc_arenas, s->n_malloc_arenas, sizeof *s->malloc_arenas,
+          json_malloc_arena_fields);
+}
+
+static void view_maps(struct json_emit *e, const struct snapshot *s)
+{
+    array(e, "mappings", s->mappings, s->n_mappings, sizeof *s->mappings, json_mapping_fields);
+}
+
+static const struct view {
+    const char *name;
+    void (*write)(struct json_emit *e, const struct snapshot *s);
+} views[] = {
+    {"summary", view_summary}, {"sizes", view_sizes}, {"arenas", view_arenas},
+    {"malloc", view_malloc},   {"maps", view_maps},
+};
+
+static const struct view *find_view(const char *name)
+{
+    for (size_t i = 0; i < sizeof views / sizeof views[0]; i++)
+        if (strcmp(views[i].name, name) == 0)
+            return &views[i];
+    return NULL;
+}
+
+bool json_has_view(const char *view)
+{
+    return find_view(view) != NULL;
+}
+
+int json_write_view(const struct snapshot *snap, const char *view, struct sink *out,
+                    struct err *err)
+{
+    const struct view *v = find_view(view);
+    if (!v) {
+        int code = err_set(err, ERR_USAGE, "there is no view \"%s\" as JSON", view);
+        err_remedy(err, "the views are summary, sizes, arenas, malloc and maps");
+        return code;
+    }
+    struct json_emit e;
+    json_emit_init(&e, out, err);
+    emit_open(&e, '{');
+    emit_key(&e, "schema");
+    emit_u64(&e, JSON_VIEW_SCHEMA);
+    emit_key(&e, "view");
+    emit_text(&e, v->name);
+    json_emit_fields(&e, snap, json_header_fields);
+    v->write(&e, snap);
+    array(&e, "notes", snap->notes, snap->n_notes, sizeof *snap->notes, json_note_fields);
+    emit_close(&e, '}');
+    emit_line(&e);
+    return json_emit_finish(&e);
+}

@@ -1,0 +1,56 @@
+/* The table of outputs for people and programs, all fed from the snapshot model. */
+#ifndef HEAPCENSUS_REPORT_H
+#define HEAPCENSUS_REPORT_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "formats/base/err.h"
+#include "formats/snapshot.h"
+
+struct report_options {
+    const char *target; /* as the user typed it, for the hint at the end */
+    bool exact;         /* bytes instead of KiB, MiB, GiB */
+    bool hint;          /* end with the next useful command */
+    bool colour;
+    int width;        /* columns of the terminal; 0: not a terminal, never cut */
+    long top;         /* rows of a list; 0 = all, -1 = the view's default */
+    const char *sort; /* a column's name, or NULL for the view's own order */
+    bool reverse;
+};
+
+struct report_view {
+    const char *name;
+    const char *summary;
+    const char *sorts; /* names that --sort takes, for messages; "" if none */
+    int (*write)(const struct snapshot *snap, const struct report_options *opt, FILE *out,
+                 struct err *err);
+};
+
+/* The views as text, ended by a row without a name. */
+extern const struct report_view report_text_views[];
+const struct report_view *report_text_find(const char *name);
+
+/* report_text.c, report_lists.c: shared by the text views. */
+/* "12.3 MiB", or "12,345" when exact; buf is returned. */
+const char *report_size(char *buf, size_t cap, uint64_t bytes, bool exact);
+/* "1,234,567" */
+const char *report_count(char *buf, size_t cap, uint64_t n);
+/* Print a string from the target so that no control character or invalid byte reaches the terminal.
+ */
+void report_string(FILE *out, const char *s);
+void report_header(const struct snapshot *snap, const struct report_options *opt, FILE *out);
+void report_notes(const struct snapshot *snap, const struct report_options *opt, FILE *out);
+/* ERR_OS when the stream has failed (disk full, closed pipe). */
+int report_done(FILE *out, struct err *err);
+
+int report_text_sizes(const struct snapshot *snap, const struct report_options *opt, FILE *out,
+                      struct err *err);
+int report_text_arenas(const struct snapshot *snap, const struct report_options *opt, FILE *out,
+                       struct err *err);
+int report_text_malloc(const struct snapshot *snap, const struct report_options *opt, FILE *out,
+                       struct err *err);
+int report_text_maps(const struct snapshot *snap, const struct report_options *opt, FILE *out,
+                     struct err *err);
+
+#endif

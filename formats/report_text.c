@@ -1,0 +1,280 @@
+/* Text for people: what all views share, and the summary. */
+#include "formats/report.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "formats/utilisation.h"
+
+const char *report_count(char *buf, size_t cap, uint64_t n)
+{
+    char digits[32];
+    int len = snprintf(digits, sizeof digits, "%" PRIu64, n);
+    size_t at = 0;
+    for (int i = 0; i < len && at + 2 < cap; i++) {
+        if (i && (len - i) % 3 == 0)
+            buf[at++] = ',';
+        buf[at++] = digits[i];
+    }
+    buf[at] = '\0';
+    return buf;
+}
+
+const char *report_size(char *buf, size_t cap, uint64_t bytes, bool exact)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    if (exact)
+        return report_count(buf, cap, bytes);
+    if (bytes < 1024) {
+        snprintf(buf, cap, "%" PRIu64 " B", bytes);
+        return buf;
+    }
+    double v = (double)bytes / 1024;
+    size_t u = 0;
+    while (v >= 999.95 && u + 1 < sizeof units / sizeof *units) {
+        v /= 1024;
+        u++;
+    }
+    snprintf(buf, cap, "%.1f %s", v, units[u]);
+    return buf;
+}
+
+void report_string(FILE *out, const char *s)
+{
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c < 0x20 || c == 0x7f || (c >= 0x80 && c < 0xa0))
+            fprintf(out, "\\x%02x", c);
+        else
+            fputc(c, out);
+    }
+}
+
+int report_done(FILE *out, struct err *err)
+{
+    if (fflush(out) != 0 || ferror(out))
+        return err_os(err, errno ? errno : EIO, "cannot write the report");
+    return 0;
+}
+
+static const char *bold(const struct report_options *opt)
+{
+    return opt->colour ? "\033[1m" : "";
+}
+
+static const char *plain(const struct report_options *opt)
+{
+    return opt->colour ? "\033[0m" : "";
+}
+
+static void print_python(const struct snapshot *snap, FILE *out)
+{
+    const struct snapshot_python *py = &snap->python;
+    if (!py->present) {
+        fprintf(out, "no Python");
+    } else {
+        fprintf(out, "CPython %s%s%s%s, %s", py->version ? py->version : "?",
+                py->debug ? " (debug build)" : "", py->free_threaded ? " (free-threaded)" : "",
+                py->trace_refs ? " (Py_TRACE_REFS)" : "",
+                py->allocator ? py->allocator : "unknown");
+        if (py->interpreters > 1)
+            fprintf(out, ", %" PRIu64 " interpreters", py->interpreters);
+        if (py->state && strcmp(py->state, "running") != 0)
+            fprintf(out, ", %s", py->state);
+    }
+    fprintf(out, "; %s%s%s", snap->libc.name ? snap->libc.name : "unknown libc",
+            snap->libc.version ? " " : "", snap->libc.version ? snap->libc.version : "");
+    if (snap->libc.allocator && snap->libc.name &&
+        strcmp(snap->libc.allocator, snap->libc.name) != 0)
+        fprintf(out, ", malloc is %s", snap->libc.allocator);
+    fputc('\n', out);
+}
+
+static void print_source(const struct snapshot *snap, FILE *out)
+{
+    const struct snapshot_source *src = &snap->source;
+    char size[32];
+    fprintf(out, "%s, ", snap->taken_at ? snap->taken_at : "time unknown");
+    if (src->paused_ns)
+        fprintf(out, "paused for %.1f ms, ", (double)src->paused_ns / 1e6);
+    else
+        fprintf(out, "not paused, ");
+    fprintf(out, "read %s%s\n", report_size(size, sizeof size, src->read_bytes, false),
+            src->consistent ? "" : " while it ran: numbers can be slightly inconsistent");
+}
+
+void report_header(const struct snapshot *snap, const struct report_options *opt, FILE *out)
+{
+    fputs(bold(opt), out);
+    if (snap->source.comm)
+        report_string(out, snap->source.comm);
+    else
+        fputs("process", out);
+    if (snap->source.pid)
+        fprintf(out, " (pid %" PRId64 ")", snap->source.pid);
+    fputs(plain(opt), out);
+    if (snap->host) {
+        fputs(" on ", out);
+        report_string(out, snap->host);
+    }
+    fputs(", ", out);
+    print_python(snap, out);
+    print_source(snap, out);
+    fputc('\n', out);
+}
+
+void report_notes(const struct snapshot *snap, const struct report_options *opt, FILE *out)
+{
+    char size[32];
+    if (!snap->n_notes)
+        return;
+    fprintf(out, "\n%sNotes%s\n", bold(opt), plain(opt));
+    for (size_t i = 0; i < snap->n_notes; i++) {
+        const struct snapshot_note *n = &snap->notes[i];
+        fprintf(out, "  %s: ", n->what);
+        report_string(out, n->why);
+        if (n->address)
+            fprintf(out, " (at 0x%" PRIx64 ")", n->address);
+        if (n->bytes)
+            fprintf(out, " [%s]", report_size(size, sizeof size, n->bytes, opt->exact));
+        fputc('\n', out);
+    }
+}
+
+/* What a category is, in the words of someone who has not read the manual. */
+static const char *const explained[CAT_COUNT] = {
+    [CAT_PYTHON_BLOCKS_USED] = "Python objects and buffers up to 512 bytes, in use",
+    [CAT_PYTHON_BLOCKS_FREE] = "free inside Python's arenas, reusable by Python only",
+    [CAT_PYTHON_ARENAS_OVERHEAD] = "headers and edges of Python's arenas and pools",
+    [CAT_PYTHON_MIMALLOC] = "segments of Python's own mimalloc",
+    [CAT_MALLOC_USED] = "malloc chunks in use",
+    [CAT_MALLOC_CACHED] = "freed, kept by tcache and fastbins",
+    [CAT_MALLOC_FREE] = "freed, in malloc's bins",
+    [CAT_MALLOC_TOP] = "free at the top of malloc's arenas",
+    [CAT_MALLOC_OVERHEAD] = "malloc's own headers and caches",
+    [CAT_MALLOC_MMAPPED] = "large malloc chunks with a mapping of their own",
+    [CAT_MALLOC_FOREIGN] = "memory of an allocator that heapcensus cannot look into",
+    [CAT_STACKS] = "stacks of threads and Python's frame stacks",
+    [CAT_FILES] = "mapped files: code, constants, shared memory",
+    [CAT_DATA] = "writable data of programs and libraries",
+    [CAT_KERNEL] = "vdso, vvar, vsyscall",
+    [CAT_RESERVED] = "address space without access: guards, reserves",
+    [CAT_UNKNOWN] = "not explained",
+};
+
+static void row(FILE *out, const char *resident, double percent, const char *mapped,
+                const char *count, const char *name, const char *words)
+{
+    fprintf(out, "%14s %6.1f %14s %12s  %-23s %s\n", resident, percent, mapped, count, name, words);
+}
+
+static void print_ledger(const struct snapshot *snap, const struct report_options *opt, FILE *out)
+{
+    const struct snapshot_memory *m = &snap->memory;
+    char a[32], b[32], c[32];
+    double total = m->rss_bytes ? (double)m->rss_bytes : 1;
+    fprintf(out, "%s%14s %6s %14s %12s  %s%s\n", bold(opt), "resident", "%", "mapped", "count",
+            "what", plain(opt));
+    for (int i = 0; i < CAT_COUNT; i++) {
+        if (!m->tally.bytes[i] && !m->tally.resident[i] && i != CAT_UNKNOWN)
+            continue;
+        row(out, report_size(a, sizeof a, m->tally.resident[i], opt->exact),
+            (double)m->tally.resident[i] * 100 / total,
+            report_size(b, sizeof b, m->tally.bytes[i], opt->exact),
+            report_count(c, sizeof c, m->tally.count[i]), category_name((enum category)i),
+            explained[i]);
+    }
+    row(out, report_size(a, sizeof a, m->rss_bytes, opt->exact), m->rss_bytes ? 100.0 : 0.0,
+        report_size(b, sizeof b, m->mapped_bytes, opt->exact), "", "total",
+        "resident = the kernel's Rss");
+    if (snap->source.swap_bytes)
+        fprintf(out, "%14s %6s %14s %12s  %-23s %s\n",
+                report_size(a, sizeof a, snap->source.swap_bytes, opt->exact), "", "", "", "swap",
+                "swapped out: counted, not read");
+}
+
+static void print_pymalloc(const struct snapshot *snap, const struct report_options *opt, FILE *out)
+{
+    const struct snapshot_pymalloc *p = &snap->pymalloc;
+    char a[32], b[32], c[32];
+    struct utilisation u;
+    if (!p->present || !p->arenas)
+        return;
+    utilisation_of(snap, &u);
+    double total = (double)p->arenas * (double)p->arena_size;
+    fprintf(out, "\nPython heap: %s arenas of %s, %.1f %% used; %s blocks in use",
+            report_count(a, sizeof a, p->arenas), report_size(b, sizeof b, p->arena_size, false),
+            total > 0 ? (double)p->bytes_used * 100 / total : 0.0,
+            report_count(c, sizeof c, p->blocks_used));
+    if (u.sparse_arenas)
+        fprintf(out, "; %s arenas are at most %d %% used and hold %s",
+                report_count(a, sizeof a, u.sparse_arenas), UTILISATION_SPARSE_PERCENT,
+                report_size(b, sizeof b, u.reclaimable_bytes, opt->exact));
+    fputc('\n', out);
+}
+
+static void print_malloc(const struct snapshot *snap, const struct report_options *opt, FILE *out)
+{
+    const struct snapshot_malloc *m = &snap->malloc;
+    char a[32], b[32], c[32], d[32];
+    if (!m->present)
+        return;
+    fprintf(out,
+            "%smalloc: %" PRIu64
+            " arena%s, %s from the system; %s chunks in use, %s free, %s mmapped",
+            snap->pymalloc.present && snap->pymalloc.arenas ? "" : "\n", m->arenas,
+            m->arenas == 1 ? "" : "s", report_size(a, sizeof a, m->system_bytes, opt->exact),
+            report_count(b, sizeof b, m->used_chunks),
+            report_size(c, sizeof c, m->free_bytes + m->cached_bytes + m->top_bytes, opt->exact),
+            report_count(d, sizeof d, m->mmapped_chunks));
+    fputc('\n', out);
+}
+
+/* The view that most probably answers the next question. */
+static const char *next_view(const struct snapshot *snap)
+{
+    const struct tally *t = &snap->memory.tally;
+    uint64_t python = t->resident[CAT_PYTHON_BLOCKS_USED] + t->resident[CAT_PYTHON_BLOCKS_FREE];
+    uint64_t libc = t->resident[CAT_MALLOC_USED] + t->resident[CAT_MALLOC_FREE] +
+                    t->resident[CAT_MALLOC_CACHED] + t->resident[CAT_MALLOC_TOP] +
+                    t->resident[CAT_MALLOC_MMAPPED];
+    if (t->resident[CAT_FILES] + t->resident[CAT_UNKNOWN] + t->resident[CAT_MALLOC_FOREIGN] >
+        python + libc)
+        return "maps";
+    if (libc > python)
+        return "malloc";
+    return t->resident[CAT_PYTHON_BLOCKS_FREE] * 2 > t->resident[CAT_PYTHON_BLOCKS_USED] ? "arenas"
+                                                                                         : "sizes";
+}
+
+static int text_summary(const struct snapshot *snap, const struct report_options *opt, FILE *out,
+                        struct err *err)
+{
+    report_header(snap, opt, out);
+    print_ledger(snap, opt, out);
+    print_pymalloc(snap, opt, out);
+    print_malloc(snap, opt, out);
+    report_notes(snap, opt, out);
+    if (opt->hint)
+        fprintf(out, "\nnext: heapcensus %s %s\n", next_view(snap), opt->target);
+    return report_done(out, err);
+}
+
+const struct report_view report_text_views[] = {
+    {"summary", "where the memory is, adding up to the resident set", "", text_summary},
+    {"sizes", "pymalloc's size classes", "size,pools,used,free", report_text_sizes},
+    {"arenas", "pymalloc's arenas and how full they are", "address,used,free,resident",
+     report_text_arenas},
+    {"malloc", "the glibc heap, arena by arena", "", report_text_malloc},
+    {"maps", "the mappings and what is in each", "address,size,resident", report_text_maps},
+    {NULL, NULL, NULL, NULL},
+};
+
+const struct report_view *report_text_find(const char *name)
+{
+    for (const struct report_view *v = report_text_views; v->name; v++)
+        if (strcmp(v->name, name) == 0)
+            return v;
+    return NULL;
+}

@@ -1,0 +1,391 @@
+/* Taking a census of a live process. The order is what makes the pause short: everything that can
+ * be known or prepared while the target runs (ELF files, memory for the copy) comes before the
+ * stop; within it only the mappings, the present pages, smaps and the bytes; the analysis comes
+ * after. */
+#include "inspector/census.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "formats/base/num.h"
+#include "inspector/modules.h"
+#include "inspector/pause_guard.h"
+#include "inspector/progress.h"
+#include "inspector/target/budget.h"
+#include "inspector/target/copy.h"
+#include "inspector/target/live.h"
+#include "inspector/target/maps.h"
+#include "inspector/target/pages.h"
+#include "inspector/target/proc.h"
+#include "inspector/target/stop.h"
+#include "inspector/target/sys.h"
+#include "walker/walk.h"
+
+enum { WINDOW_CACHE_PAGES = 1024 };
+
+struct census {
+    const struct options *opt;
+    struct snapshot *snap;
+    struct proc_status proc;
+    struct maps maps;
+    struct pages pages;
+    struct residency res;
+    struct modules modules;
+    struct stop stop;
+    struct copy *copy;
+    struct copy_stats copied;
+    struct mem *live;  /* /proc/PID/mem */
+    struct mem *guard; /* over live, in windowed mode: lets go when time is up */
+    struct mem *cache; /* over guard */
+    struct walk_thread *threads;
+    size_t n_threads;
+    uint64_t paused_ns;
+    bool windowed; /* walk while stopped, instead of copying */
+    bool late;     /* the deadline passed before all was read */
+    bool stopped;  /* by us or by another tracer */
+};
+
+static void census_init(struct census *c, const struct options *opt, struct snapshot *snap)
+{
+    memset(c, 0, sizeof *c);
+    c->opt = opt;
+    c->snap = snap;
+    maps_init(&c->maps);
+    pages_init(&c->pages);
+    modules_init(&c->modules);
+    stop_init(&c->stop, &interrupted);
+}
+
+static void census_release(struct census *c)
+{
+    stop_release(&c->stop);
+    mem_close(c->cache);
+    mem_close(c->guard);
+    if (c->copy)
+        mem_close(copy_mem(c->copy));
+    mem_close(c->live);
+    residency_release(&c->res);
+    pages_release(&c->pages);
+    modules_release(&c->modules);
+    maps_release(&c->maps);
+    free(c->threads);
+}
+
+/* ---- before the stop ---- */
+
+/* What the walkers may read: private memory that can be written, shared writable data of modules
+ * included. Code and constants are looked up in files. */
+static bool wanted(const struct vma *v)
+{
+    return v->r && v->w && !v->shared && v->kind != VMA_KERNEL;
+}
+
+static int plan_copy(const struct census *c, struct copy_plan *plan, struct err *err)
+{
+    struct mem_region *ranges = calloc(c->maps.n + 1, sizeof *ranges);
+    size_t n = 0;
+    if (!ranges)
+        return err_set(err, ERR_NOMEM, "no memory to plan the copy");
+    for (size_t i = 0; i < c->maps.n; i++)
+        if (wanted(&c->maps.items[i]) && pages_wanted(&c->maps, i))
+            ranges[n++] = (struct mem_region){c->maps.items[i].start, c->maps.items[i].end};
+    int rc = copy_plan(plan, c->pages.runs, c->pages.n, ranges, n, err);
+    free(ranges);
+    return rc;
+}
+
+/* Copy if memory allows, else walk in windows. Small room is told, not an error. */
+static int choose_way(struct census *c, uint64_t bytes, struct err *err)
+{
+    struct budget budget;
+    budget_read(&budget);
+    c->windowed = c->opt->way == READ_WINDOW || c->opt->no_pause;
+    if (c->windowed)
+        return 0;
+    if (c->opt->way == READ_AUTO && bytes + bytes / 8 + (64u << 20) > budget_room(&budget)) {
+        c->windowed = true;
+        return 0;
+    }
+    int rc = copy_reserve(bytes, &c->copy, err);
+    if (rc == ERR_NOMEM && c->opt->way == READ_AUTO) {
+        err_clear(err);
+        c->windowed = true;
+        rc = 0;
+    }
+    return rc;
+}
+
+static int prepare(struct census *c, struct err *err)
+{
+    struct copy_plan plan;
+    int rc = proc_diagnose(c->opt->pid, err);
+    if (rc == 0)
+        rc = proc_status_read(c->opt->pid, &c->proc, err);
+    if (rc == 0)
+        rc = maps_read(&c->maps, c->opt->pid, err);
+    if (rc == 0)
+        rc = modules_read(&c->modules, c->opt->pid, &c->maps, err);
+    if (rc == 0)
+        rc = pages_scan_maps(&c->pages, c->opt->pid, &c->maps, PAGES_AUTO, err);
+    if (rc < 0)
+        return rc;
+    copy_plan_init(&plan);
+    rc = plan_copy(c, &plan, err);
+    if (rc == 0)
+        rc = choose_way(c, plan.bytes, err);
+    copy_plan_release(&plan);
+    return rc;
+}
+
+/* ---- within the stop ---- */
+
+static int read_threads(struct census *c, struct err *err)
+{
+    c->threads = calloc(c->stop.n + 1, sizeof *c->threads);
+    if (!c->threads)
+        return err_set(err, ERR_NOMEM, "no memory for %zu threads", c->stop.n);
+    for (size_t i = 0; i < c->stop.n; i++) {
+        const struct stop_thread *t = &c->stop.threads[i];
+        if (t->gone || !t->has_regs)
+            continue;
+        c->threads[c->n_threads++] = (struct walk_thread){t->tid, t->fs_base, t->rsp};
+    }
+    return 0;
+}
+
+/* The mappings and pages as they are now. */
+static int read_state(struct census *c, struct err *err)
+{
+    struct maps fresh;
+    maps_init(&fresh);
+    int rc = maps_read(&fresh, c->opt->pid, err);
+    if (rc < 0) {
+        maps_release(&fresh);
+        return rc;
+    }
+    maps_release(&c->maps);
+    c->maps = fresh;
+    rc = pages_scan_maps(&c->pages, c->opt->pid, &c->maps, PAGES_AUTO, err);
+    if (rc == 0)
+        rc = live_new(c->opt->pid, c->pages.runs, c->pages.n, c->stopped, &c->live, err);
+    return rc;
+}
+
+struct smaps_job {
+    struct census *c;
+    struct err err;
+    int rc;
+};
+
+/* smaps makes the kernel walk all pages, as long as a sixth of the copying: beside it, not after.
+ */
+static void *read_smaps(void *arg)
+{
+    struct smaps_job *job = arg;
+    job->rc = maps_read_smaps(&job->c->maps, job->c->opt->pid, &job->err);
+    return NULL;
+}
+
+static void let_go(struct census *c)
+{
+    stop_end(&c->stop);
+    c->paused_ns = stop_paused_ns(&c->stop);
+}
+
+/* Copy and read smaps at once; let the target go as soon as both are done or time is up. */
+static int copy_stopped(struct census *c, const struct copy_plan *plan, uint64_t deadline,
+                        struct err *err)
+{
+    struct smaps_job job = {.c = c};
+    pthread_t thread;
+    int rc = copy_start(c->copy, plan, live_fd(c->live), err);
+    if (rc < 0)
+        return rc;
+    bool threaded = pthread_create(&thread, NULL, read_smaps, &job) == 0;
+    enum copy_state state = copy_wait(c->copy, deadline, &interrupted);
+    c->late = state == COPY_LATE;
+    if (state != COPY_DONE)
+        let_go(c);
+    if (threaded)
+        pthread_join(thread, NULL);
+    else
+        read_smaps(&job);
+    let_go(c);
+    if (state == COPY_INTERRUPTED)
+        return err_set(err, ERR_INTERRUPTED, "interrupted; the target runs on");
+    rc = copy_finish(c->copy, &c->copied, err);
+    if (rc == 0 && job.rc < 0) {
+        *err = job.err;
+        rc = job.rc;
+    }
+    return rc;
+}
+
+static int take_copy(struct census *c, uint64_t deadline, struct err *err)
+{
+    struct copy_plan plan;
+    copy_plan_init(&plan);
+    int rc = plan_copy(c, &plan, err);
+    if (rc == 0)
+        rc = copy_stopped(c, &plan, deadline, err);
+    copy_plan_release(&plan);
+    let_go(c);
+    return rc;
+}
+
+/* ---- analysis ---- */
+
+static void fill_source(struct census *c)
+{
+    struct snapshot_source *s = &c->snap->source;
+    char host[128] = "", when[32];
+    struct tm tm;
+    time_t now = time(NULL);
+    gmtime_r(&now, &tm);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    c->snap->tool_version = HEAPCENSUS_VERSION;
+    c->snap->taken_at = snapshot_str(c->snap, when);
+    if (gethostname(host, sizeof host - 1) == 0)
+        c->snap->host = snapshot_str(c->snap, host);
+    s->kind = c->copy ? "copy" : "live";
+    s->pid = c->opt->pid;
+    s->comm = snapshot_str(c->snap, c->proc.name);
+    s->exe = c->proc.exe[0] ? snapshot_str(c->snap, c->proc.exe) : NULL;
+    s->exe_build_id =
+        c->modules.exe_build_id[0] ? snapshot_str(c->snap, c->modules.exe_build_id) : NULL;
+    s->paused_ns = c->paused_ns;
+    s->threads = c->proc.threads;
+    s->consistent = c->stopped && !c->late;
+    s->read_bytes = c->copy ? c->copied.bytes : c->pages.present;
+}
+
+static void add_notes(struct census *c)
+{
+    struct notes notes;
+    notes_init(&notes, c->snap);
+    if (c->late)
+        note_add(&notes, "pause.limit", 0, 0,
+                 "the pause reached %" PRIu64
+                 " ms: the target was let go and the rest read while it "
+                 "ran; --max-pause allows more",
+                 c->opt->max_pause_ns / 1000000);
+    if (c->stop.held_by_tracer)
+        note_remark(&notes, "source.traced", 0, 0,
+                    "the process was held by %s (pid %d): read beside it, without thread registers",
+                    c->stop.tracer_name, c->stop.tracer);
+    if (c->modules.unread)
+        note_remark(&notes, "modules.unread", 0, 0,
+                    "%zu mapped files could be read neither as files nor in memory",
+                    c->modules.unread);
+    if (c->copy && c->copied.hole_bytes)
+        note_add(&notes, "read.holes", 0, c->copied.hole_bytes, "present pages could not be read");
+    if (c->pages.skipped)
+        note_add(&notes, "read.skipped", 0, c->pages.skipped,
+                 "address ranges too large for this kernel's pagemap were not looked at");
+    note_flush(&notes);
+}
+
+static int analyse(struct census *c, struct mem *mem, struct err *err)
+{
+    int rc = residency_init(&c->res, c->pages.runs, c->pages.n, err);
+    if (rc < 0)
+        return rc;
+    struct walk_input in = {
+        .mem = mem,
+        .vmas = maps_list(&c->maps),
+        .res = &c->res,
+        .data = c->modules.data,
+        .n_data = c->modules.n_data,
+        .threads = c->threads,
+        .n_threads = c->n_threads,
+        .python = {.modules = c->modules.items, .n_modules = c->modules.n},
+        .libc_name = c->modules.libc_name,
+        .libc_version = c->modules.libc_version[0] ? c->modules.libc_version : NULL,
+        .interposer = c->modules.interposer,
+    };
+    return walk_run(&in, c->snap, err);
+}
+
+static void pause_is_over(void *ctx)
+{
+    struct census *c = ctx;
+    c->late = c->stopped;
+    let_go(c);
+}
+
+/* Walk in windows over /proc/PID/mem. The sums need smaps before the ledger is settled, and the
+ * target must not be held for it twice: smaps comes first, in the same pause. Pages are cached only
+ * while nothing can change. */
+static int walk_windows(struct census *c, uint64_t deadline, struct err *err)
+{
+    int rc = maps_read_smaps(&c->maps, c->opt->pid, err);
+    if (rc == 0)
+        rc = pause_guard_new(c->live, deadline, pause_is_over, c, &interrupted, &c->guard, err);
+    if (rc == 0 && c->stopped)
+        rc = mem_cache_new(c->guard, WINDOW_CACHE_PAGES, &c->cache, err);
+    if (rc == 0)
+        rc = analyse(c, c->cache ? c->cache : c->guard, err);
+    let_go(c);
+    return rc;
+}
+
+/* The modules that came with a dlopen between the preparation and the stop. */
+static int refresh_modules(struct census *c, struct err *err)
+{
+    if (!modules_stale(&c->modules, &c->maps))
+        return 0;
+    modules_release(&c->modules);
+    modules_init(&c->modules);
+    return modules_read(&c->modules, c->opt->pid, &c->maps, err);
+}
+
+static int take_stopped(struct census *c, struct err *err)
+{
+    uint64_t deadline = sys_now_ns() + c->opt->max_pause_ns;
+    int rc = stop_begin(c->opt->pid, deadline, &c->stop, err);
+    if (rc < 0)
+        return rc;
+    c->stopped = true;
+    rc = read_threads(c, err);
+    if (rc == 0)
+        rc = read_state(c, err);
+    if (rc == 0)
+        rc = c->windowed ? walk_windows(c, deadline, err) : take_copy(c, deadline, err);
+    let_go(c);
+    return rc;
+}
+
+static int take_running(struct census *c, struct err *err)
+{
+    int rc = read_state(c, err);
+    return rc < 0 ? rc : walk_windows(c, UINT64_MAX, err);
+}
+
+int census_take(const struct options *opt, struct snapshot *snap, struct err *err)
+{
+    struct census c;
+    census_init(&c, opt, snap);
+    struct progress progress;
+    progress_begin(&progress, opt, "reading");
+    int rc = prepare(&c, err);
+    if (rc == 0)
+        rc = opt->no_pause ? take_running(&c, err) : take_stopped(&c, err);
+    if (rc == 0 && c.copy)
+        rc = refresh_modules(&c, err);
+    if (rc == 0 && c.copy)
+        rc = analyse(&c, copy_mem(c.copy), err);
+    if (rc == 0) {
+        fill_source(&c);
+        add_notes(&c);
+    }
+    progress_end(&progress);
+    census_release(&c);
+    if (rc == 0 && interrupted)
+        rc = err_set(err, ERR_INTERRUPTED, "interrupted; the target runs on");
+    return rc;
+}

@@ -1,0 +1,71 @@
+/* The table of commands and what they share: options, exit codes, the target of a command. */
+#ifndef HEAPCENSUS_CMD_H
+#define HEAPCENSUS_CMD_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "formats/base/err.h"
+#include "formats/snapshot.h"
+
+enum exit_code {
+    EXIT_OK = 0,
+    EXIT_GATE = 1,
+    EXIT_USAGE = 2,
+    EXIT_NO_TARGET = 3,
+    EXIT_PERMISSION = 4,
+    EXIT_UNSUPPORTED_TARGET = 5,
+    EXIT_INCOMPLETE = 6,
+    EXIT_UNREADABLE = 7,
+    EXIT_INTERRUPTED = 130
+};
+
+enum colour { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER };
+enum read_way { READ_AUTO, READ_COPY, READ_WINDOW };
+
+struct options {
+    const char *target; /* as typed; NULL when -p was given */
+    pid_t pid;          /* -p, or a target that is a number; 0 otherwise */
+    const char *output; /* -o */
+    bool force;         /* -f: overwrite */
+    bool json;
+    bool bytes; /* exact numbers instead of KiB, MiB */
+    bool quiet; /* no progress, no hints */
+    int verbose;
+    bool partial; /* accept a truncated snapshot */
+    bool no_pause;
+    uint64_t max_pause_ns;
+    enum read_way way;
+    long top; /* rows; 0 = all; -1 = the view's default */
+    const char *sort;
+    bool reverse;
+    enum colour colour;
+};
+
+struct cmd {
+    const char *name;
+    const char *args; /* for the usage line */
+    const char *summary;
+    int (*run)(const struct options *opt,
+               struct err *err); /* an enum exit_code, or negative: err */
+};
+
+extern const struct cmd commands[]; /* ends with a row whose name is NULL */
+
+int cmd_snapshot(const struct options *opt, struct err *err);
+int cmd_doctor(const struct options *opt, struct err *err);
+int cmd_summary(const struct options *opt, struct err *err);
+int cmd_sizes(const struct options *opt, struct err *err);
+int cmd_arenas(const struct options *opt, struct err *err);
+int cmd_malloc(const struct options *opt, struct err *err);
+int cmd_maps(const struct options *opt, struct err *err);
+
+/* The exit code that an error means. */
+enum exit_code exit_of_err(const struct err *err);
+
+/* Set by SIGINT, SIGTERM and SIGHUP: everything that can take long looks at it. */
+extern volatile sig_atomic_t interrupted;
+
+#endif

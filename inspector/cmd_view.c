@@ -1,0 +1,142 @@
+/* The views: a process or a snapshot in, text or one JSON document out. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "formats/json.h"
+#include "formats/report.h"
+#include "inspector/census.h"
+#include "inspector/cmd.h"
+
+static int terminal_width(void)
+{
+    struct winsize ws;
+    if (!isatty(STDOUT_FILENO) || ioctl(STDOUT_FILENO, TIOCGWINSZ, &ws) < 0)
+        return 0;
+    return ws.ws_col;
+}
+
+static bool want_colour(const struct options *opt)
+{
+    const char *no = getenv("NO_COLOR");
+    if (opt->colour != COLOUR_AUTO)
+        return opt->colour == COLOUR_ALWAYS;
+    return !opt->output && isatty(STDOUT_FILENO) && !(no && *no);
+}
+
+/* --sort must name a column of this view. */
+static int check_sort(const struct options *opt, const struct report_view *view, struct err *err)
+{
+    if (!opt->sort)
+        return 0;
+    size_t len = strlen(opt->sort);
+    for (const char *p = view->sorts; len && (p = strstr(p, opt->sort)) != NULL; p += len)
+        if ((p == view->sorts || p[-1] == ',') && (p[len] == ',' || p[len] == '\0'))
+            return 0;
+    err_set(err, ERR_USAGE, "%s cannot be sorted by '%s'", view->name, opt->sort);
+    err_remedy(err, view->sorts[0] ? "columns: %s" : "this view has one order%s", view->sorts);
+    return ERR_USAGE;
+}
+
+static int load(const struct options *opt, struct snapshot *snap, struct err *err)
+{
+    if (opt->pid)
+        return census_take(opt, snap, err);
+    return json_load(opt->target, opt->partial ? JSON_PARTIAL : 0, snap, err);
+}
+
+static int write_text(const struct options *opt, const struct report_view *view,
+                      const struct snapshot *snap, FILE *out, struct err *err)
+{
+    char pid[32];
+    snprintf(pid, sizeof pid, "%d", (int)opt->pid);
+    struct report_options ro = {
+        .target = opt->pid ? pid : opt->target,
+        .exact = opt->bytes,
+        .hint = !opt->quiet,
+        .colour = want_colour(opt),
+        .width = terminal_width(),
+        .top = opt->top,
+        .sort = opt->sort,
+        .reverse = opt->reverse,
+    };
+    return view->write(snap, &ro, out, err);
+}
+
+/* The whole report in memory first: a view is small, and a failure leaves no half of it behind. */
+static int render(const struct options *opt, const struct report_view *view,
+                  const struct snapshot *snap, struct sink *sink, struct err *err)
+{
+    char *bytes = NULL;
+    size_t len = 0;
+    if (opt->json)
+        return json_write_view(snap, view->name, sink, err);
+    FILE *out = open_memstream(&bytes, &len);
+    if (!out)
+        return err_set(err, ERR_NOMEM, "no memory for the report");
+    int rc = write_text(opt, view, snap, out, err);
+    if (fclose(out) != 0 && rc == 0)
+        rc = err_set(err, ERR_NOMEM, "no memory for the report");
+    if (rc == 0)
+        rc = sink_write(sink, bytes, len, err);
+    free(bytes);
+    return rc;
+}
+
+static int write_view(const struct options *opt, const struct report_view *view,
+                      const struct snapshot *snap, struct err *err)
+{
+    struct outfile out;
+    int rc = outfile_open(&out, opt->output ? opt->output : "-", opt->force, err);
+    if (rc < 0)
+        return rc;
+    rc = render(opt, view, snap, out.sink, err);
+    if (rc < 0) {
+        outfile_abort(&out);
+        return rc;
+    }
+    return outfile_commit(&out, err);
+}
+
+static int run_view(const char *name, const struct options *opt, struct err *err)
+{
+    const struct report_view *view = report_text_find(name);
+    int rc = check_sort(opt, view, err);
+    if (rc < 0)
+        return rc;
+    struct snapshot snap;
+    snapshot_init(&snap);
+    rc = load(opt, &snap, err);
+    if (rc == 0)
+        rc = write_view(opt, view, &snap, err);
+    if (rc == 0 && !snap.complete)
+        rc = EXIT_INCOMPLETE;
+    snapshot_release(&snap);
+    return rc;
+}
+
+int cmd_summary(const struct options *opt, struct err *err)
+{
+    return run_view("summary", opt, err);
+}
+
+int cmd_sizes(const struct options *opt, struct err *err)
+{
+    return run_view("sizes", opt, err);
+}
+
+int cmd_arenas(const struct options *opt, struct err *err)
+{
+    return run_view("arenas", opt, err);
+}
+
+int cmd_malloc(const struct options *opt, struct err *err)
+{
+    return run_view("malloc", opt, err);
+}
+
+int cmd_maps(const struct options *opt, struct err *err)
+{
+    return run_view("maps", opt, err);
+}

@@ -1,0 +1,320 @@
+/* The program: options, the table of commands, exit codes. Only this file prints errors and exits.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "inspector/cmd.h"
+
+volatile sig_atomic_t interrupted;
+
+const struct cmd commands[] = {
+    {"summary", "PID|SNAPSHOT", "where the memory is, adding up to the resident set", cmd_summary},
+    {"snapshot", "PID [-o FILE]", "write the census to a file", cmd_snapshot},
+    {"sizes", "PID|SNAPSHOT", "pymalloc's size classes", cmd_sizes},
+    {"arenas", "PID|SNAPSHOT", "pymalloc's arenas and how full they are", cmd_arenas},
+    {"malloc", "PID|SNAPSHOT", "the glibc heap, arena by arena", cmd_malloc},
+    {"maps", "PID|SNAPSHOT", "the mappings and what is in each", cmd_maps},
+    {"doctor", "PID", "what would work here and why not", cmd_doctor},
+    {NULL, NULL, NULL, NULL},
+};
+
+enum long_option {
+    OPT_NO_PAUSE = 256,
+    OPT_MAX_PAUSE,
+    OPT_READ,
+    OPT_JSON,
+    OPT_TOP,
+    OPT_SORT,
+    OPT_BYTES,
+    OPT_COLOUR,
+    OPT_PARTIAL
+};
+
+static const struct option long_options[] = {
+    {"pid", required_argument, NULL, 'p'},
+    {"output", required_argument, NULL, 'o'},
+    {"force", no_argument, NULL, 'f'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"reverse", no_argument, NULL, 'r'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"bytes", no_argument, NULL, OPT_BYTES},
+    {"top", required_argument, NULL, OPT_TOP},
+    {"sort", required_argument, NULL, OPT_SORT},
+    {"color", required_argument, NULL, OPT_COLOUR},
+    {"colour", required_argument, NULL, OPT_COLOUR},
+    {"no-pause", no_argument, NULL, OPT_NO_PAUSE},
+    {"max-pause", required_argument, NULL, OPT_MAX_PAUSE},
+    {"read", required_argument, NULL, OPT_READ},
+    {"partial", no_argument, NULL, OPT_PARTIAL},
+    {NULL, 0, NULL, 0},
+};
+
+static void print_help(FILE *out)
+{
+    fputs("heapcensus: where a Python process's memory went, from outside\n\n"
+          "usage: heapcensus [COMMAND] PID|SNAPSHOT [options]\n\n",
+          out);
+    for (const struct cmd *c = commands; c->name; c++)
+        fprintf(out, "  %-9s %-15s %s\n", c->name, c->args, c->summary);
+    fputs("\nWithout a command: summary. A number is a PID; anything else is a snapshot file.\n\n"
+          "reading a process (nothing is written to it; it is stopped while it is copied)\n"
+          "  -p, --pid PID       the target, also where a file of that name exists\n"
+          "      --max-pause MS  let go after MS milliseconds whatever happens (2000)\n"
+          "      --no-pause      do not stop it: numbers can be slightly inconsistent\n"
+          "      --read WAY      auto, copy (shortest pause) or window (least memory)\n"
+          "output\n"
+          "  -o, --output FILE   write there instead of stdout; - is stdout\n"
+          "  -f, --force         overwrite FILE\n"
+          "      --json          one JSON document\n"
+          "      --bytes         exact bytes\n"
+          "      --top N         rows of a list, 0 for all\n"
+          "      --sort COLUMN   and -r, --reverse\n"
+          "      --color WHEN    auto, always, never (NO_COLOR is honoured)\n"
+          "      --partial       read a truncated snapshot as far as it goes\n"
+          "  -q, --quiet         no progress, no hint;  -v, --verbose\n"
+          "  -h, --help;  -V, --version\n\n"
+          "exit codes: 0 ok, 2 usage, 3 no such target, 4 permission, 5 not a supported CPython,\n"
+          "6 written but incomplete, 7 unreadable file, 130 interrupted. More: man heapcensus\n",
+          out);
+}
+
+static int parse_number(const char *s, uint64_t max, const char *what, uint64_t *ret,
+                        struct err *err)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long v = strtoull(s, &end, 10);
+    if (errno || end == s || *end || s[0] == '-' || s[0] == '+' || v > max) {
+        err_set(err, ERR_USAGE, "%s takes a number from 0 to %" PRIu64 ", not '%s'", what, max, s);
+        err_remedy(err, "see heapcensus --help");
+        return ERR_USAGE;
+    }
+    *ret = v;
+    return 0;
+}
+
+static int parse_choice(const char *s, const char *const *names, const char *what, int *ret,
+                        struct err *err)
+{
+    for (int i = 0; names[i]; i++) {
+        if (strcmp(s, names[i]) == 0) {
+            *ret = i;
+            return 0;
+        }
+    }
+    err_set(err, ERR_USAGE, "%s does not know '%s'", what, s);
+    err_remedy(err, "see heapcensus --help");
+    return ERR_USAGE;
+}
+
+static int take_value_option(struct options *opt, int c, const char *arg, struct err *err)
+{
+    static const char *const colours[] = {"auto", "always", "never", NULL};
+    static const char *const ways[] = {"auto", "copy", "window", NULL};
+    uint64_t n = 0;
+    int choice = 0, rc = 0;
+    switch (c) {
+    case 'p':
+        rc = parse_number(arg, 1u << 22, "--pid", &n, err);
+        opt->pid = (pid_t)n;
+        if (rc == 0 && n == 0)
+            rc = err_set(err, ERR_USAGE, "0 is no PID");
+        break;
+    case OPT_TOP:
+        rc = parse_number(arg, 1000000000, "--top", &n, err);
+        opt->top = (long)n;
+        break;
+    case OPT_MAX_PAUSE:
+        rc = parse_number(arg, 3600000, "--max-pause", &n, err);
+        opt->max_pause_ns = n * 1000000;
+        break;
+    case OPT_COLOUR:
+        rc = parse_choice(arg, colours, "--color", &choice, err);
+        opt->colour = (enum colour)choice;
+        break;
+    default:
+        rc = parse_choice(arg, ways, "--read", &choice, err);
+        opt->way = (enum read_way)choice;
+        break;
+    }
+    return rc;
+}
+
+/* One option; 1 when it was all the user wanted (help, version). */
+static int take_option(struct options *opt, int c, const char *arg, struct err *err)
+{
+    switch (c) {
+    case 'o':
+        opt->output = arg;
+        return 0;
+    case 'f':
+        opt->force = true;
+        return 0;
+    case 'q':
+        opt->quiet = true;
+        return 0;
+    case 'v':
+        opt->verbose++;
+        return 0;
+    case 'r':
+        opt->reverse = true;
+        return 0;
+    case OPT_JSON:
+        opt->json = true;
+        return 0;
+    case OPT_BYTES:
+        opt->bytes = true;
+        return 0;
+    case OPT_NO_PAUSE:
+        opt->no_pause = true;
+        return 0;
+    case OPT_PARTIAL:
+        opt->partial = true;
+        return 0;
+    case OPT_SORT:
+        opt->sort = arg;
+        return 0;
+    case 'h':
+        print_help(stdout);
+        return 1;
+    case 'V':
+        printf("heapcensus %s\n", HEAPCENSUS_VERSION);
+        return 1;
+    case '?':
+    case ':':
+        err_set(err, ERR_USAGE, "the options are not right");
+        err_remedy(err, "see heapcensus --help");
+        return ERR_USAGE;
+    default:
+        return take_value_option(opt, c, arg, err);
+    }
+}
+
+static const struct cmd *find_command(const char *name)
+{
+    for (const struct cmd *c = commands; c->name; c++)
+        if (strcmp(c->name, name) == 0)
+            return c;
+    return NULL;
+}
+
+static bool is_number(const char *s)
+{
+    return *s && strspn(s, "0123456789") == strlen(s);
+}
+
+/* The command and the target among the words that are not options. */
+static int take_words(struct options *opt, char **words, int n, const struct cmd **ret,
+                      struct err *err)
+{
+    int at = 0;
+    *ret = n > 0 ? find_command(words[0]) : NULL;
+    if (*ret)
+        at = 1;
+    else
+        *ret = find_command("summary");
+    if (at < n && !opt->pid) {
+        opt->target = words[at];
+        if (is_number(words[at])) {
+            uint64_t pid;
+            int rc = parse_number(words[at], 1u << 22, "a PID", &pid, err);
+            if (rc < 0)
+                return rc;
+            if (pid == 0)
+                return err_set(err, ERR_USAGE, "0 is no PID");
+            opt->pid = (pid_t)pid;
+        }
+        at++;
+    }
+    if (at < n) {
+        err_set(err, ERR_USAGE, "too many words, from '%s' on", words[at]);
+        err_remedy(err, "see heapcensus --help");
+        return ERR_USAGE;
+    }
+    if (!opt->target && !opt->pid) {
+        err_set(err, ERR_USAGE, "no target was named");
+        err_remedy(err, "heapcensus %s PID, or a snapshot file; see heapcensus --help",
+                   (*ret)->name);
+        return ERR_USAGE;
+    }
+    return 0;
+}
+
+enum exit_code exit_of_err(const struct err *err)
+{
+    switch (err->code) {
+    case ERR_USAGE:
+        return EXIT_USAGE;
+    case ERR_NOT_FOUND:
+        return EXIT_NO_TARGET;
+    case ERR_PERMISSION:
+        return EXIT_PERMISSION;
+    case ERR_UNSUPPORTED:
+        return EXIT_UNSUPPORTED_TARGET;
+    case ERR_FORMAT:
+        return EXIT_UNREADABLE;
+    case ERR_INTERRUPTED:
+        return EXIT_INTERRUPTED;
+    case ERR_OS:
+        return err->os_errno == EACCES || err->os_errno == EPERM ? EXIT_PERMISSION
+                                                                 : EXIT_INCOMPLETE;
+    default:
+        return EXIT_INCOMPLETE;
+    }
+}
+
+static void on_signal(int sig)
+{
+    interrupted = sig;
+}
+
+/* No SA_RESTART: a blocked wait must come back and let the target go. */
+static void catch_signals(void)
+{
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigemptyset(&ignore.sa_mask);
+    sigaction(SIGPIPE, &ignore, NULL); /* a closed pipe is an error of write, told as such */
+}
+
+static int fail(const struct err *err)
+{
+    fprintf(stderr, "heapcensus: %s\n", err->text);
+    if (err->remedy[0])
+        fprintf(stderr, "heapcensus: %s\n", err->remedy);
+    return exit_of_err(err);
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = ERR_INIT;
+    struct options opt = {.max_pause_ns = 2000000000, .top = -1};
+    const struct cmd *cmd = NULL;
+    int c;
+    while ((c = getopt_long(argc, argv, "p:o:fqvrhV", long_options, NULL)) != -1) {
+        int rc = take_option(&opt, c, optarg, &err);
+        if (rc)
+            return rc > 0 ? EXIT_OK : fail(&err);
+    }
+    if (argc == 1) {
+        print_help(stdout);
+        return EXIT_USAGE;
+    }
+    if (take_words(&opt, argv + optind, argc - optind, &cmd, &err) < 0)
+        return fail(&err);
+    catch_signals();
+    int rc = cmd->run(&opt, &err);
+    return rc < 0 ? fail(&err) : rc;
+}

@@ -1,0 +1,367 @@
+#include "inspector/modules.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/base/num.h"
+#include "formats/base/vec.h"
+#include "inspector/target/dwarf_layout.h"
+#include "inspector/target/live.h"
+#include "inspector/target/pages.h"
+
+/* What is looked up in every module, in one pass over its symbol tables. */
+enum wanted {
+    W_RUNTIME,
+    W_PY_VERSION,
+    W_TYPE,
+    W_REF_TOTAL,
+    W_PYPY,
+    W_RPYTHON,
+    W_USEDPOOLS,
+    W_ARENAS,
+    W_MAXARENAS,
+    W_OBMALLOC_MAIN,
+    W_MALLOC,
+    W_JEMALLOC,
+    W_TCMALLOC,
+    W_MIMALLOC,
+    W_ASAN,
+    W_COUNT
+};
+
+static const char *const wanted_names[W_COUNT] = {
+    [W_RUNTIME] = "_PyRuntime",   [W_PY_VERSION] = "Py_Version",
+    [W_TYPE] = "PyType_Type",     [W_REF_TOTAL] = "_Py_RefTotal",
+    [W_PYPY] = "PyPyObject_Call", [W_RPYTHON] = "pypy_main_startup",
+    [W_USEDPOOLS] = "usedpools",  [W_ARENAS] = "arenas",
+    [W_MAXARENAS] = "maxarenas",  [W_OBMALLOC_MAIN] = "obmalloc_state_main",
+    [W_MALLOC] = "malloc",        [W_JEMALLOC] = "mallctl",
+    [W_TCMALLOC] = "tc_malloc",   [W_MIMALLOC] = "mi_malloc",
+    [W_ASAN] = "__asan_init",
+};
+
+void modules_init(struct modules *m)
+{
+    memset(m, 0, sizeof *m);
+    strpool_init(&m->names);
+}
+
+void modules_release(struct modules *m)
+{
+    free(m->items);
+    free(m->data);
+    free(m->dwarf);
+    strpool_release(&m->names);
+    memset(m, 0, sizeof *m);
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool starts(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+static bool is_glibc_name(const char *base)
+{
+    return starts(base, "libc.so.6") || (starts(base, "libc-2.") && strstr(base, ".so"));
+}
+
+static bool is_loader_name(const char *base)
+{
+    return starts(base, "ld-linux") || starts(base, "ld-2.") || starts(base, "ld.so");
+}
+
+static bool is_musl_name(const char *base)
+{
+    return starts(base, "ld-musl-") || starts(base, "libc.musl-");
+}
+
+/* A module with the load bias and where each wanted symbol lies, from a file or from memory. */
+struct found {
+    const struct vma *map; /* its first mapping */
+    struct elf_file *elf;  /* NULL when read from memory */
+    uint64_t bias;
+    const struct elf_segment *segments;
+    size_t n_segments;
+    struct elf_symbol symbols[W_COUNT];
+};
+
+static void prepare(struct found *f)
+{
+    for (int i = 0; i < W_COUNT; i++)
+        f->symbols[i] = (struct elf_symbol){.name = wanted_names[i]};
+}
+
+static uint64_t address(const struct found *f, enum wanted w)
+{
+    return f->symbols[w].found ? f->symbols[w].value + f->bias : 0;
+}
+
+static void note_malloc(struct modules *m, const struct found *f)
+{
+    const char *base = base_name(f->map->name);
+    if (is_musl_name(base)) {
+        m->libc_name = "musl";
+        m->interposer = m->interposer ? m->interposer : "musl";
+    }
+    if (!f->symbols[W_MALLOC].found || !f->symbols[W_MALLOC].is_function || is_glibc_name(base) ||
+        is_loader_name(base) || is_musl_name(base) || starts(base, "libc_malloc_debug"))
+        return;
+    const char *name = f->symbols[W_JEMALLOC].found   ? "jemalloc"
+                       : f->symbols[W_TCMALLOC].found ? "tcmalloc"
+                       : f->symbols[W_MIMALLOC].found ? "mimalloc"
+                       : f->symbols[W_ASAN].found     ? "asan"
+                                                      : NULL;
+    /* A static executable defines glibc's malloc itself. */
+    if (name)
+        m->interposer = name;
+}
+
+static int add_data(struct modules *m, const struct found *f, struct cpython_module *py,
+                    struct err *err)
+{
+    bool libc = is_glibc_name(base_name(f->map->name));
+    for (size_t i = 0; i < f->n_segments; i++) {
+        const struct elf_segment *s = &f->segments[i];
+        uint64_t start = s->vaddr + f->bias, end;
+        if (!s->w || add_overflows(start, s->memsz, &end) || end == start)
+            continue;
+        if (vec_reserve(&m->data, &m->cap_data, m->n_data + 1, sizeof *m->data) < 0)
+            return err_set(err, ERR_NOMEM, "no memory for the modules");
+        m->data[m->n_data++] =
+            (struct glibc_data){round_down(start, 4096), round_up(end, 4096), libc};
+        if (py->n_data < CPYTHON_RANGES)
+            py->data[py->n_data++] = (struct cpython_range){start, end};
+    }
+    return 0;
+}
+
+static void fill_runtime(const struct found *f, struct cpython_module *py)
+{
+    struct elf_section sec;
+    py->runtime = address(f, W_RUNTIME);
+    py->runtime_size = f->symbols[W_RUNTIME].size;
+    py->runtime_by = py->runtime ? "the symbol _PyRuntime" : NULL;
+    if (!py->runtime && f->elf && elf_section(f->elf, ".PyRuntime", &sec) && sec.size) {
+        py->runtime = sec.addr + f->bias;
+        py->runtime_size = sec.size;
+        py->runtime_by = "the section .PyRuntime";
+    }
+}
+
+/* The value of a constant: from the file, since the page may not be in memory. */
+static uint64_t constant(const struct found *f, enum wanted w)
+{
+    uint64_t v = 0;
+    if (!f->symbols[w].found || !f->elf ||
+        elf_read_at(f->elf, f->symbols[w].value, &v, sizeof v, NULL) < 0)
+        return 0;
+    return v;
+}
+
+static void read_dwarf(struct modules *m, const struct found *f, struct cpython_module *py)
+{
+    bool exact = false;
+    uint32_t hex = 0;
+    if (!py->runtime || m->dwarf || !f->elf || !elf_has_dwarf(f->elf))
+        return;
+    /* A table of this very release says the same and is there at once; libdw needs its time. */
+    if (elf_python_version(f->elf, &hex, NULL) < 0 ||
+        (layout_find(hex, py->has_ref_total, false, &exact) && exact))
+        return;
+    m->dwarf = malloc(sizeof *m->dwarf);
+    if (!m->dwarf)
+        return;
+    if (dwarf_layout(elf_fd(f->elf), m->dwarf, NULL) < 0) {
+        free(m->dwarf);
+        m->dwarf = NULL;
+        return;
+    }
+    m->dwarf->hexversion = hex;
+    m->dwarf->name = "dwarf";
+    m->dwarf->source = "the interpreter's own DWARF";
+    m->dwarf->debug = py->has_ref_total;
+    py->dwarf = m->dwarf;
+}
+
+static void read_libc_version(struct modules *m, const struct found *f)
+{
+    char text[160];
+    const char *base = base_name(f->map->name);
+    if (!f->elf || m->libc_version[0] || (!is_glibc_name(base) && !elf_is_static(f->elf)))
+        return;
+    if (elf_find_string(f->elf, ".rodata", "GNU C Library", text, sizeof text, NULL) < 0)
+        return;
+    const char *v = strstr(text, "release version ");
+    m->libc_name = "glibc";
+    if (v)
+        snprintf(m->libc_version, sizeof m->libc_version, "%.*s",
+                 (int)strspn(v + 16, "0123456789."), v + 16);
+    size_t len = strlen(m->libc_version);
+    if (len && m->libc_version[len - 1] == '.')
+        m->libc_version[len - 1] = '\0';
+}
+
+static int add_module(struct modules *m, struct found *f, struct err *err)
+{
+    if (vec_reserve(&m->items, &m->cap, m->n + 1, sizeof *m->items) < 0)
+        return err_set(err, ERR_NOMEM, "no memory for the modules");
+    struct cpython_module *py = &m->items[m->n];
+    memset(py, 0, sizeof *py);
+    py->path = strpool_add(&m->names, f->map->name);
+    if (!py->path)
+        return err_set(err, ERR_NOMEM, "no memory for the modules");
+    fill_runtime(f, py);
+    py->py_version = constant(f, W_PY_VERSION);
+    py->type_type = address(f, W_TYPE);
+    py->has_ref_total = f->symbols[W_REF_TOTAL].found;
+    py->is_pypy = f->symbols[W_PYPY].found || f->symbols[W_RPYTHON].found;
+    py->usedpools = address(f, W_USEDPOOLS);
+    py->arenas = address(f, W_ARENAS);
+    py->maxarenas = address(f, W_MAXARENAS);
+    py->obmalloc_state_main = address(f, W_OBMALLOC_MAIN);
+    m->n++;
+    if (is_glibc_name(base_name(f->map->name)))
+        m->libc_name = "glibc";
+    read_libc_version(m, f);
+    note_malloc(m, f);
+    read_dwarf(m, f, py);
+    return add_data(m, f, py, err);
+}
+
+/* The mapping of file offset 0, or the first of the file. */
+static const struct vma *first_mapping(const struct maps *maps, size_t i)
+{
+    const struct vma *x = &maps->items[i], *first = x;
+    for (size_t k = i; k-- > 0;) {
+        const struct vma *v = &maps->items[k];
+        if (v->inode == x->inode && v->dev == x->dev && strcmp(v->name, x->name) == 0)
+            first = v;
+        else if (v->inode)
+            break;
+        if (first->offset == 0)
+            break;
+    }
+    return first;
+}
+
+static bool seen(const struct modules *m, const struct maps *maps, size_t i)
+{
+    for (size_t k = i; k-- > 0;) {
+        const struct vma *v = &maps->items[k];
+        if (v->x && v->inode == maps->items[i].inode && v->dev == maps->items[i].dev &&
+            strcmp(v->name, maps->items[i].name) == 0)
+            return true;
+        if (i - k > 16)
+            break; /* one file's mappings lie together */
+    }
+    (void)m;
+    return false;
+}
+
+/* The last resort: headers and dynamic symbols from the target's own memory, present pages only. */
+static int read_from_memory(struct modules *m, pid_t pid, const struct maps *maps, struct found *f,
+                            struct err *err)
+{
+    struct mem_region range = {f->map->start, f->map->start};
+    for (size_t i = 0; i < maps->n; i++)
+        if (maps->items[i].inode == f->map->inode && maps->items[i].dev == f->map->dev)
+            range.end = max_u64(range.end, maps->items[i].end);
+    struct pages pages;
+    struct mem *mem = NULL;
+    struct elf_image image;
+    pages_init(&pages);
+    int rc = pages_scan(&pages, pid, &range, 1, PAGES_AUTO, NULL);
+    if (rc == 0)
+        rc = live_new(pid, pages.runs, pages.n, false, &mem, NULL);
+    if (rc == 0)
+        rc = elf_image_read(mem, f->map->start, &image, NULL);
+    if (rc == 0) {
+        elf_image_symbols(mem, &image, f->symbols, W_COUNT);
+        f->bias = image.bias;
+        f->segments = image.loads;
+        f->n_segments = image.n_loads;
+        rc = add_module(m, f, err);
+    } else {
+        m->unread++;
+        rc = 0;
+    }
+    mem_close(mem);
+    pages_release(&pages);
+    return rc;
+}
+
+static int read_module(struct modules *m, pid_t pid, const struct maps *maps, const struct vma *map,
+                       struct err *err)
+{
+    struct found f = {.map = map};
+    struct elf_module_request req = {.pid = pid, .map = map, .first_start = map->start};
+    prepare(&f);
+    if (map->offset != 0)
+        req.first_start = 0;
+    if (elf_open_module(&req, &f.elf, NULL, NULL) < 0 ||
+        elf_bias(f.elf, map->start, map->offset, &f.bias, NULL) < 0) {
+        elf_close(f.elf);
+        f.elf = NULL;
+        return read_from_memory(m, pid, maps, &f, err);
+    }
+    elf_symbols(f.elf, f.symbols, W_COUNT);
+    f.segments = elf_segments(f.elf, &f.n_segments);
+    int rc = add_module(m, &f, err);
+    elf_close(f.elf);
+    return rc;
+}
+
+static int by_start(const void *a, const void *b)
+{
+    const struct glibc_data *x = a, *y = b;
+    return x->start < y->start ? -1 : x->start > y->start;
+}
+
+static void read_exe(struct modules *m, pid_t pid)
+{
+    char path[64];
+    struct elf_file *elf = NULL;
+    snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
+    if (elf_open_path(path, &elf, NULL) < 0)
+        return;
+    snprintf(m->exe_build_id, sizeof m->exe_build_id, "%s", elf_build_id(elf));
+    elf_close(elf);
+}
+
+int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct err *err)
+{
+    for (size_t i = 0; i < maps->n; i++) {
+        const struct vma *v = &maps->items[i];
+        if (!v->x || !v->inode || seen(m, maps, i))
+            continue;
+        int rc = read_module(m, pid, maps, first_mapping(maps, i), err);
+        if (rc < 0)
+            return rc;
+    }
+    read_exe(m, pid);
+    if (m->n_data)
+        qsort(m->data, m->n_data, sizeof *m->data, by_start);
+    return 0;
+}
+
+bool modules_stale(const struct modules *m, const struct maps *maps)
+{
+    for (size_t i = 0; i < maps->n; i++) {
+        const struct vma *v = &maps->items[i];
+        if (!v->x || !v->inode)
+            continue;
+        size_t k = 0;
+        while (k < m->n && strcmp(m->items[k].path, v->name) != 0)
+            k++;
+        if (k == m->n)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,37 @@
+/* The ELF files that a target has mapped: what each tells about Python, malloc and data segments.
+ */
+#ifndef HEAPCENSUS_MODULES_H
+#define HEAPCENSUS_MODULES_H
+
+#include <sys/types.h>
+
+#include "formats/base/err.h"
+#include "formats/base/strpool.h"
+#include "inspector/target/elf.h"
+#include "inspector/target/maps.h"
+#include "walker/cpython/cpython.h"
+#include "walker/glibc/glibc.h"
+
+struct modules {
+    struct cpython_module *items; /* every ELF file with code, Python or not */
+    size_t n, cap;
+    struct glibc_data *data; /* writable segments of all of them, sorted by address */
+    size_t n_data, cap_data;
+    const char *libc_name;  /* "glibc", "musl" or NULL */
+    char libc_version[24];  /* "2.36" or "" */
+    const char *interposer; /* literal, or NULL */
+    char exe_build_id[ELF_BUILD_ID_CHARS];
+    size_t unread;        /* files that could not be opened, neither as a file nor in memory */
+    struct layout *dwarf; /* from the interpreter's own debug information; owned, may be NULL */
+    struct strpool names;
+};
+
+void modules_init(struct modules *m);
+void modules_release(struct modules *m);
+/* Open and read every module of `maps`. Files that cannot be read are counted, not fatal. Does not
+ * need the target to stand still. */
+int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct err *err) MUST_CHECK;
+/* Mappings with code that modules_read has not seen (loaded since). */
+bool modules_stale(const struct modules *m, const struct maps *maps);
+
+#endif

@@ -1,0 +1,108 @@
+/* CPython's own mimalloc (3.13+): free-threaded builds always, others with PYTHONMALLOC=mimalloc.
+ *
+ * Segments are 32 MiB, aligned to 32 MiB, of 512 slices of 64 KiB; a segment's header carries its
+ * address XOR a process-wide secret, so that the same secret comes out of every real segment. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "formats/base/num.h"
+#include "walker/cpython/cpython.h"
+
+enum { MAX_INFO_SLICES = 15, SLICES = 512 };
+static const uint64_t SEGMENT_BYTES = 32u << 20;
+
+struct segment {
+    uint64_t secret, info_slices, entries;
+};
+
+static bool read_segment(const struct cpython_input *in, const struct layout *l, uint64_t at,
+                         struct segment *ret)
+{
+    uint64_t cookie;
+    if (layout_u64(l, in->mem, at, LF_mi_segment_cookie, &cookie, NULL) < 0 ||
+        layout_u64(l, in->mem, at, LF_mi_segment_info_slices, &ret->info_slices, NULL) < 0 ||
+        layout_u64(l, in->mem, at, LF_mi_segment_slice_entries, &ret->entries, NULL) < 0)
+        return false;
+    ret->secret = cookie ^ at;
+    return ret->entries >= 1 && ret->entries <= SLICES && ret->info_slices >= 1 &&
+           ret->info_slices <= MAX_INFO_SLICES && ret->info_slices < ret->entries && cookie != 0 &&
+           ret->secret != 0;
+}
+
+/* Blocks in use in all pages of a segment: each page counts its own. */
+static uint64_t used_blocks(const struct cpython_input *in, const struct layout *l, uint64_t at,
+                            const struct segment *s)
+{
+    uint64_t sum = 0, size = layout_size(l, LF_mi_page_sizeof);
+    enum layout_field block_size =
+        layout_has(l, LF_mi_page_block_size) ? LF_mi_page_block_size : LF_mi_page_xblock_size;
+    for (uint64_t i = s->info_slices; i < s->entries;) {
+        uint64_t page = at + layout_offset(l, LF_mi_segment_slices) + i * size;
+        uint64_t count, block, used;
+        if (layout_u64(l, in->mem, page, LF_mi_page_slice_count, &count, NULL) < 0 ||
+            layout_u64(l, in->mem, page, block_size, &block, NULL) < 0 ||
+            layout_u64(l, in->mem, page, LF_mi_page_used, &used, NULL) < 0)
+            break;
+        if (block > 1)
+            sum += used;
+        i += count ? count : 1;
+    }
+    return sum;
+}
+
+/* The secret that most candidates share; with a single one, its own. */
+static uint64_t vote_secret(const struct cpython_input *in, const struct layout *l)
+{
+    uint64_t best = 0, lead = 0;
+    for (size_t i = 0; i < in->vmas->n; i++) {
+        const struct vma *v = &in->vmas->items[i];
+        if (!vma_is_heapish(v))
+            continue;
+        for (uint64_t at = round_up(v->start, SEGMENT_BYTES); at < v->end; at += SEGMENT_BYTES) {
+            struct segment s;
+            if (!read_segment(in, l, at, &s))
+                continue;
+            if (lead == 0)
+                best = s.secret;
+            lead = s.secret == best ? lead + 1 : lead - 1;
+        }
+    }
+    return best;
+}
+
+static int claim_segment(const struct cpython_input *in, const struct layout *l, uint64_t at,
+                         const struct segment *s, struct blockmap *map, struct err *err)
+{
+    /* What of the segment is not committed yet has no access or is no mapping at all. */
+    uint64_t end = min_u64(at + SEGMENT_BYTES, vma_heapish_end(in->vmas, at));
+    if (blockmap_overlaps(map, at, end))
+        return 0;
+    return blockmap_claim_one(map, at, end, CAT_PYTHON_MIMALLOC, used_blocks(in, l, at, s),
+                              "mimalloc segment", err);
+}
+
+int mimalloc_claim(const struct cpython_input *in, const struct cpython *py, struct blockmap *map,
+                   struct snapshot *snap, struct notes *notes, struct err *err)
+{
+    const struct layout *l = &py->layout;
+    (void)notes;
+    /* pymalloc in use means that mimalloc is not: do not take a look-alike for a segment. */
+    if (py->traits->mimalloc == MIMALLOC_ABSENT || snap->pymalloc.blocks_used ||
+        !layout_has(l, LF_mi_segment_cookie) || !layout_has(l, LF_mi_page_used))
+        return 0;
+    uint64_t secret = vote_secret(in, l);
+    for (size_t i = 0; secret && i < in->vmas->n; i++) {
+        const struct vma *v = &in->vmas->items[i];
+        if (!vma_is_heapish(v))
+            continue;
+        for (uint64_t at = round_up(v->start, SEGMENT_BYTES); at < v->end; at += SEGMENT_BYTES) {
+            struct segment s;
+            if (!read_segment(in, l, at, &s) || s.secret != secret)
+                continue;
+            int rc = claim_segment(in, l, at, &s, map, err);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return 0;
+}

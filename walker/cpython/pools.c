@@ -1,0 +1,129 @@
+/* One pymalloc pool: which of its blocks are used, and which of their bytes are resident. */
+#include <string.h>
+
+#include "formats/base/num.h"
+#include "walker/cpython/cpython.h"
+
+enum { PAGE = 4096 };
+
+void pool_header_load(const struct layout *l, const uint8_t *p, struct pool_header *ret)
+{
+    ret->count = layout_load(l, p, LF_pool_ref_count);
+    ret->freeblock = layout_load(l, p, LF_pool_freeblock);
+    ret->nextpool = layout_load(l, p, LF_pool_nextpool);
+    ret->prevpool = layout_load(l, p, LF_pool_prevpool);
+    ret->arenaindex = layout_load(l, p, LF_pool_arenaindex);
+    ret->szidx = layout_load(l, p, LF_pool_szidx);
+    ret->nextoffset = layout_load(l, p, LF_pool_nextoffset);
+    ret->maxnextoffset = layout_load(l, p, LF_pool_maxnextoffset);
+}
+
+bool pool_plausible(const struct cpython *py, uint64_t pool, const struct pool_header *h,
+                    bool free_too)
+{
+    uint64_t pool_size = py->traits->pool_size;
+    if (h->szidx >= POOL_CLASSES || (h->count == 0 && !free_too))
+        return false;
+    uint64_t size = (h->szidx + 1) * 16;
+    if (h->maxnextoffset != pool_size - size)
+        return false;
+    if (h->nextoffset < POOL_HEADER_BYTES + size || h->nextoffset > pool_size ||
+        (h->nextoffset - POOL_HEADER_BYTES) % size)
+        return false;
+    if (h->count > (h->nextoffset - POOL_HEADER_BYTES) / size)
+        return false;
+    uint64_t off = h->freeblock - pool - POOL_HEADER_BYTES;
+    return h->freeblock == 0 || (off < pool_size - POOL_HEADER_BYTES && off % size == 0);
+}
+
+/* Mark the free list's blocks in `is_free` (one flag a block). The link is the block's first word.
+ * Returns the number found, at most `carved`; a link that leads nowhere ends the walk. */
+static uint64_t walk_freelist(const uint8_t *bytes, size_t got, uint64_t pool,
+                              const struct pool_header *h, uint64_t size, uint64_t carved,
+                              uint8_t *is_free)
+{
+    uint64_t n = 0, block = h->freeblock;
+    while (block) {
+        uint64_t off = block - pool;
+        if (block < pool + POOL_HEADER_BYTES || off + 8 > got || (off - POOL_HEADER_BYTES) % size)
+            break;
+        uint64_t i = (off - POOL_HEADER_BYTES) / size;
+        if (i >= carved || is_free[i])
+            break;
+        is_free[i] = 1;
+        n++;
+        block = load_u64(bytes + off);
+    }
+    return n;
+}
+
+/* The pool's present pages into buf, zeros for the others; returns the bytes that were read. */
+static size_t read_pages(const struct cpython_input *in, uint64_t pool, uint8_t *buf,
+                         uint64_t pool_size)
+{
+    size_t sum = 0;
+    memset(buf, 0, pool_size);
+    for (uint64_t off = 0; off < pool_size; off += PAGE)
+        sum += mem_read_some(in->mem, pool + off, buf + off, PAGE);
+    return sum;
+}
+
+/* Present bytes block by block: only for pools with absent pages (never touched, or swapped). */
+static void split_resident(const struct cpython_input *in, uint64_t pool, uint64_t size,
+                           uint64_t capacity, uint64_t carved, const uint8_t *is_free,
+                           struct pool_sum *ret)
+{
+    for (uint64_t i = 0; i < capacity; i++) {
+        uint64_t at = pool + POOL_HEADER_BYTES + i * size;
+        uint64_t resident = residency_bytes(in->res, at, at + size);
+        if (i < carved && !is_free[i])
+            ret->used_resident += resident;
+        else
+            ret->free_resident += resident;
+    }
+}
+
+static void check_freelist(const struct pool_header *h, uint64_t carved, uint64_t free_blocks,
+                           struct pool_sum *ret)
+{
+    uint64_t used = carved - free_blocks;
+    ret->freelist_off = used != h->count && (used == h->count + 1 || used + 1 == h->count);
+    ret->freelist_bad = used != h->count && !ret->freelist_off;
+}
+
+void pool_split(const struct cpython_input *in, const struct cpython *py, uint64_t pool,
+                const struct pool_header *h, struct pool_sum *ret)
+{
+    uint64_t pool_size = py->traits->pool_size, size = (h->szidx + 1) * 16;
+    uint64_t capacity = (pool_size - POOL_HEADER_BYTES) / size;
+    uint64_t carved = min_u64((h->nextoffset - POOL_HEADER_BYTES) / size, capacity);
+    bool full = residency_full(in->res, pool, pool + pool_size);
+    memset(ret, 0, sizeof *ret);
+    ret->used = h->count;
+    ret->free = capacity - h->count;
+    ret->used_bytes = ret->used * size;
+    ret->free_bytes = ret->free * size;
+    /* Where the bytes are at hand anyway the free list is checked against the count; through a slow
+     * backend it is only read where the resident part hangs on it. */
+    size_t len = 0;
+    const uint8_t *bytes = in->mem->ops->direct ? in->mem->ops->direct(in->mem, pool, &len) : NULL;
+    uint8_t copy[16384], is_free[POOL_MAX_BLOCKS];
+    if (full && h->freeblock == 0) {
+        check_freelist(h, carved, 0, ret);
+    } else if (!full || (bytes && len >= pool_size)) {
+        if (!bytes || len < pool_size) {
+            len = read_pages(in, pool, copy, pool_size);
+            bytes = copy;
+        }
+        memset(is_free, 0, sizeof is_free);
+        uint64_t n = walk_freelist(bytes, pool_size, pool, h, size, carved, is_free);
+        if (len >= pool_size)
+            check_freelist(h, carved, n, ret);
+    }
+    if (full) {
+        ret->used_resident = ret->used_bytes;
+        ret->free_resident = ret->free_bytes;
+    } else {
+        split_resident(in, pool, size, capacity, carved, is_free, ret);
+    }
+}

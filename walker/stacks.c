@@ -1,0 +1,94 @@
+/* Stacks of threads. glibc maps a guard, the stack and, at its top, static TLS and the thread
+ * descriptor (struct pthread), whose address is fs_base: its first word (tcb) and its third (self)
+ * point to itself, in every glibc and in musl's first word too. */
+#include <string.h>
+
+#include "formats/base/num.h"
+#include "walker/walk.h"
+
+enum {
+    PAGE = 4096,
+    /* struct pthread is 0x8c0..0x940 bytes in 2.28..2.43 and ends with the mapping, up to 64 bytes
+     * of alignment: rounding fs_base + this up to a page gives the mapping's end. */
+    DESCRIPTOR_BYTES = 0x8c0,
+    /* How far below a mapping's end a descriptor is looked for: the descriptor and its page. */
+    SEARCH_BYTES = 2 * PAGE
+};
+
+/* Claim [lo, hi) if nobody has; an overlap means that the stack lies in a chunk: leave it there. */
+static int claim(struct blockmap *map, uint64_t lo, uint64_t hi, const char *what, struct err *err)
+{
+    if (hi <= lo || blockmap_overlaps(map, lo, hi))
+        return 0;
+    return blockmap_claim_one(map, lo, hi, CAT_STACKS, 1, what, err);
+}
+
+static int claim_thread(const struct walk_input *in, const struct walk_thread *t,
+                        struct blockmap *map, struct err *err)
+{
+    const struct vma *v = vma_at(&in->vmas, t->sp);
+    if (!v || !vma_is_heapish(v) || t->fs_base < t->sp || t->fs_base >= v->end)
+        return 0; /* the main stack is its own mapping; a stack of the program's own stays as it is
+                   */
+    uint64_t end = min_u64(round_up(t->fs_base + DESCRIPTOR_BYTES, PAGE), v->end);
+    return claim(map, v->start, end, "thread stack", err);
+}
+
+/* The mapping right below is an inaccessible guard: what stacks have and heaps do not. */
+static bool has_guard(const struct vma_list *vmas, size_t i)
+{
+    if (i == 0)
+        return false;
+    const struct vma *below = &vmas->items[i - 1];
+    return below->end == vmas->items[i].start && !below->r && !below->w && !below->x &&
+           below->kind == VMA_ANON;
+}
+
+static bool descriptor_at(const uint8_t *p, uint64_t addr)
+{
+    return load_u64(p) == addr && load_u64(p + 16) == addr;
+}
+
+/* The descriptor in the last pages of [v->start, end), or 0. Only present pages are read. */
+static uint64_t find_descriptor(struct mem *mem, uint64_t start, uint64_t end)
+{
+    uint8_t page[PAGE];
+    for (uint64_t at = end - PAGE; at >= start && end - at <= SEARCH_BYTES; at -= PAGE) {
+        size_t got = mem_read_some(mem, at, page, sizeof page);
+        for (size_t off = 0; off + 24 <= got; off += 16)
+            if (descriptor_at(page + off, at + off))
+                return at + off;
+        if (at < PAGE)
+            break;
+    }
+    return 0;
+}
+
+static int claim_guarded(const struct walk_input *in, struct blockmap *map, struct err *err)
+{
+    for (size_t i = 1; i < in->vmas.n; i++) {
+        const struct vma *v = &in->vmas.items[i];
+        if (!vma_is_heapish(v) || !has_guard(&in->vmas, i) || v->end - v->start < 4 * PAGE ||
+            blockmap_overlaps(map, v->start, v->end))
+            continue;
+        uint64_t fs = find_descriptor(in->mem, v->start, v->end);
+        int rc = fs ? claim(map, v->start, min_u64(round_up(fs + DESCRIPTOR_BYTES, PAGE), v->end),
+                            "thread stack", err)
+                    : 0;
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int stacks_claim(const struct walk_input *in, struct blockmap *map, struct notes *notes,
+                 struct err *err)
+{
+    (void)notes;
+    for (size_t i = 0; i < in->n_threads; i++) {
+        int rc = claim_thread(in, &in->threads[i], map, err);
+        if (rc < 0)
+            return rc;
+    }
+    return claim_guarded(in, map, err);
+}

@@ -1,0 +1,49 @@
+/* One census: orders the passes over a target's memory and fills the snapshot.
+ *
+ * Pure over its input: whoever calls it has opened the target, read the mappings and the ELF files,
+ * and hands the facts over. Nothing here opens a file, prints or exits.
+ */
+#ifndef HEAPCENSUS_WALK_H
+#define HEAPCENSUS_WALK_H
+
+#include "formats/base/err.h"
+#include "formats/snapshot.h"
+#include "walker/blockmap.h"
+#include "walker/cpython/cpython.h"
+#include "walker/glibc/glibc.h"
+#include "walker/mem.h"
+#include "walker/vma.h"
+
+struct walk_thread {
+    int tid;
+    uint64_t fs_base, sp; /* 0 when the thread was not stopped */
+};
+
+struct walk_input {
+    struct mem *mem;
+    struct vma_list vmas;
+    const struct residency *res;
+    /* Writable ranges of all modules (.data with .bss), sorted by address: they are "data". */
+    const struct glibc_data *data;
+    size_t n_data;
+    const struct walk_thread *threads;
+    size_t n_threads;
+    struct cpython_input python; /* mem, vmas and res are filled in by walk_run */
+    const char *libc_name;       /* "glibc", "musl", or NULL: not known */
+    const char *libc_version;    /* or NULL */
+    const char *interposer;      /* the allocator that a module other than libc defines, or NULL;
+                                    "musl" where that is the libc */
+    bool foreign;                /* out: malloc is `interposer`, not glibc's */
+};
+
+/* Walk, settle the ledger and fill snap's python, libc, memory, pymalloc, malloc, arenas, mappings
+ * and notes. Fails when no supported interpreter is there (ERR_UNSUPPORTED, ERR_NOT_FOUND) or
+ * memory ran out; a damaged target is not a failure. */
+int walk_run(struct walk_input *in, struct snapshot *snap, struct err *err) MUST_CHECK;
+
+/* stacks.c: claim the stacks of threads. With registers by them, else (and for cached stacks of
+ * threads that ended) by the thread descriptor that points to itself above a guard page. */
+int stacks_claim(const struct walk_input *in, struct blockmap *map, struct notes *notes,
+                 struct err *err) MUST_CHECK;
+
+#endif
