@@ -191,7 +191,7 @@ const struct json_field json_note_fields[] = {
     R(snapshot_note, "address", ADDR_NULL, address),
     R(snapshot_note, "what", NAME, what),
     R(snapshot_note, "why", NAME, why),
-    R(snapshot_note, "bytes", SUM, bytes),
+    R(snapshot_note, "bytes", U64, bytes),
     END,
 };
 

@@ -162,9 +162,10 @@ static int produce(struct lines *l, char *to, size_t cap, size_t *got, struct er
     return 0;
 }
 
-static int too_long(struct err *err)
+static int too_long(const struct lines *l, struct err *err)
 {
-    int code = err_set(err, ERR_FORMAT, "a line is longer than %d MiB", LINE_MAX_BYTES >> 20);
+    int code = err_set(err, ERR_FORMAT, "line %llu is longer than %d MiB",
+                       (unsigned long long)l->number + 1, LINE_MAX_BYTES >> 20);
     err_remedy(err, "this is no snapshot of heapcensus");
     return code;
 }
@@ -178,7 +179,7 @@ static int extend(struct lines *l, struct err *err)
         l->text_at = 0;
     }
     if (l->text_len > LINE_MAX_BYTES)
-        return too_long(err);
+        return too_long(l, err);
     if (vec_reserve(&l->text, &l->text_cap, l->text_len + IN_BYTES + 1, 1) < 0)
         return err_set(err, ERR_NOMEM, "no memory for a line of %zu bytes", l->text_len);
     size_t got;

@@ -15,6 +15,7 @@
 #include "formats/base/num.h"
 #include "inspector/modules.h"
 #include "inspector/pause_guard.h"
+#include "inspector/plan.h"
 #include "inspector/progress.h"
 #include "inspector/target/budget.h"
 #include "inspector/target/copy.h"
@@ -78,27 +79,6 @@ static void census_release(struct census *c)
 
 /* ---- before the stop ---- */
 
-/* What the walkers may read: private memory that can be written, shared writable data of modules
- * included. Code and constants are looked up in files. */
-static bool wanted(const struct vma *v)
-{
-    return v->r && v->w && !v->shared && v->kind != VMA_KERNEL;
-}
-
-static int plan_copy(const struct census *c, struct copy_plan *plan, struct err *err)
-{
-    struct mem_region *ranges = calloc(c->maps.n + 1, sizeof *ranges);
-    size_t n = 0;
-    if (!ranges)
-        return err_set(err, ERR_NOMEM, "no memory to plan the copy");
-    for (size_t i = 0; i < c->maps.n; i++)
-        if (wanted(&c->maps.items[i]) && pages_wanted(&c->maps, i))
-            ranges[n++] = (struct mem_region){c->maps.items[i].start, c->maps.items[i].end};
-    int rc = copy_plan(plan, c->pages.runs, c->pages.n, ranges, n, err);
-    free(ranges);
-    return rc;
-}
-
 /* Copy if memory allows, else walk in windows. Small room is told, not an error. */
 static int choose_way(struct census *c, uint64_t bytes, struct err *err)
 {
@@ -120,9 +100,43 @@ static int choose_way(struct census *c, uint64_t bytes, struct err *err)
     return rc;
 }
 
+/* A first look at the running process: how much there will be to copy. */
+static int first_look(struct census *c, struct err *err)
+{
+    struct mem *live = NULL, *cache = NULL;
+    struct copy_plan plan;
+    copy_plan_init(&plan);
+    int rc = live_new(c->opt->pid, c->pages.runs, c->pages.n, false, &live, err);
+    if (rc == 0)
+        rc = mem_cache_new(live, WINDOW_CACHE_PAGES, &cache, err);
+    if (rc == 0)
+        rc = plan_needed(&c->maps, &c->pages, &c->modules, cache, &plan, err);
+    if (rc == 0)
+        rc = choose_way(c, plan.bytes, err);
+    mem_close(cache);
+    mem_close(live);
+    copy_plan_release(&plan);
+    return rc;
+}
+
+/* What is not Python is told before anything is stopped or reserved. A running interpreter may be
+ * caught changing what is looked at, so one failure proves nothing. */
+static int prepare_copy(struct census *c, struct err *err)
+{
+    enum { TRIES = 3, NAP_NS = 2000000 };
+    int rc = first_look(c, err);
+    for (int i = 1; i < TRIES && (rc == ERR_UNSUPPORTED || rc == ERR_FAULT); i++) {
+        sys_nap(NAP_NS);
+        err_clear(err);
+        rc = pages_scan_maps(&c->pages, c->opt->pid, &c->maps, PAGES_AUTO, err);
+        if (rc == 0)
+            rc = first_look(c, err);
+    }
+    return rc;
+}
+
 static int prepare(struct census *c, struct err *err)
 {
-    struct copy_plan plan;
     int rc = proc_diagnose(c->opt->pid, err);
     if (rc == 0)
         rc = proc_status_read(c->opt->pid, &c->proc, err);
@@ -132,14 +146,7 @@ static int prepare(struct census *c, struct err *err)
         rc = modules_read(&c->modules, c->opt->pid, &c->maps, err);
     if (rc == 0)
         rc = pages_scan_maps(&c->pages, c->opt->pid, &c->maps, PAGES_AUTO, err);
-    if (rc < 0)
-        return rc;
-    copy_plan_init(&plan);
-    rc = plan_copy(c, &plan, err);
-    if (rc == 0)
-        rc = choose_way(c, plan.bytes, err);
-    copy_plan_release(&plan);
-    return rc;
+    return rc < 0 ? rc : prepare_copy(c, err);
 }
 
 /* ---- within the stop ---- */
@@ -230,7 +237,9 @@ static int take_copy(struct census *c, uint64_t deadline, struct err *err)
 {
     struct copy_plan plan;
     copy_plan_init(&plan);
-    int rc = plan_copy(c, &plan, err);
+    int rc = mem_cache_new(c->live, WINDOW_CACHE_PAGES, &c->cache, err);
+    if (rc == 0)
+        rc = plan_needed(&c->maps, &c->pages, &c->modules, c->cache, &plan, err);
     if (rc == 0)
         rc = copy_stopped(c, &plan, deadline, err);
     copy_plan_release(&plan);

@@ -14,9 +14,9 @@
 enum {
     MAX_ALTERNATIVES = 4,
     MAX_ROOTS = 256,
-    MAX_PEEL = 32,      /* typedefs, qualifiers and wrappers on the way to a type */
-    MAX_ANON = 6,       /* nesting of anonymous structures and unions */
-    MAX_MEMBERS = 4096, /* of one structure */
+    MAX_PEEL = 32,     /* typedefs, qualifiers and wrappers on the way to a type */
+    MAX_ANON = 6,      /* nesting of anonymous structures and unions */
+    MAX_STEPS = 20000, /* members looked at for one component of a path */
     MAX_NAME = 96
 };
 
@@ -307,17 +307,18 @@ static bool member_offset(Dwarf_Die *member, uint64_t *ret)
 }
 
 /* A named member, also inside anonymous structures and unions; *offset is increased by its place.
- */
+ * `steps` bounds the whole search: a type that contains itself would branch without end. */
 static bool find_member(Dwarf_Die *aggregate, const char *name, size_t len, unsigned depth,
-                        Dwarf_Die *ret, uint64_t *offset)
+                        unsigned *steps, Dwarf_Die *ret, uint64_t *offset)
 {
     Dwarf_Die die, type;
     uint64_t place;
-    size_t steps = 0;
 
     if (depth > MAX_ANON || dwarf_child(aggregate, &die) != 0)
         return false;
     do {
+        if (++*steps > MAX_STEPS)
+            return false;
         if (dwarf_tag(&die) != DW_TAG_member || !member_offset(&die, &place))
             continue;
         const char *have = dwarf_diename(&die);
@@ -329,11 +330,11 @@ static bool find_member(Dwarf_Die *aggregate, const char *name, size_t len, unsi
         if (have || !die_type(&die, &type) || !peel(&type))
             continue;
         uint64_t inner = *offset + place;
-        if (find_member(&type, name, len, depth + 1, ret, &inner)) {
+        if (find_member(&type, name, len, depth + 1, steps, ret, &inner)) {
             *offset = inner;
             return true;
         }
-    } while (++steps < MAX_MEMBERS && next_sibling(&die));
+    } while (next_sibling(&die));
     return false;
 }
 
@@ -349,6 +350,8 @@ static bool set_bits(Dwarf_Die *member, struct layout_slot *slot, uint64_t offse
         return false;
     if (die_unsigned(member, DW_AT_data_bit_offset, &at)) {
         uint64_t byte = offset + at / 8;
+        if (byte > INT32_MAX)
+            return false;
         slot->offset = (int32_t)(byte - byte % unit);
         at = (byte % unit) * 8 + at % 8;
     } else if (die_unsigned(member, DW_AT_bit_offset, &at)) {
@@ -390,7 +393,9 @@ static bool follow(Dwarf_Die *root, const char *path, struct layout_slot *slot)
 
     for (;;) {
         size_t len = strcspn(path, ".");
-        if (!is_complete_aggregate(&at) || !find_member(&at, path, len, 0, &member, &offset))
+        unsigned steps = 0;
+        if (!is_complete_aggregate(&at) ||
+            !find_member(&at, path, len, 0, &steps, &member, &offset))
             return false;
         if (path[len] == 0)
             return set_slot(&member, offset, slot);

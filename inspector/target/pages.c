@@ -61,20 +61,20 @@ static int add_run(struct pages *pages, uint64_t start, uint64_t end, struct err
     return 0;
 }
 
+/* Takes over what lies in [*low, high) and moves *low behind it. */
 static int add_regions(struct pages *pages, const struct scan_region *regions, size_t n,
-                       const struct mem_region *within, struct err *err)
+                       uint64_t *low, uint64_t high, struct err *err)
 {
     int rc = 0;
-    uint64_t low = within->start;
     for (size_t i = 0; i < n && rc == 0; i++) {
-        uint64_t start = max_u64(regions[i].start, low), end = min_u64(regions[i].end, within->end);
+        uint64_t start = max_u64(regions[i].start, *low), end = min_u64(regions[i].end, high);
         if (start >= end)
             continue;
         if (regions[i].categories & CAT_SWAPPED)
             pages->swapped += end - start;
         else
             rc = add_run(pages, start, end, err);
-        low = end;
+        *low = end;
     }
     return rc;
 }
@@ -82,7 +82,7 @@ static int add_regions(struct pages *pages, const struct scan_region *regions, s
 static int scan_range(struct pages *pages, int fd, const struct mem_region *range,
                       struct scan_region *regions, struct err *err)
 {
-    uint64_t at = range->start;
+    uint64_t at = range->start, low = at;
     while (at < range->end) {
         struct scan_arg arg = {.size = sizeof arg,
                                .start = at,
@@ -102,13 +102,16 @@ static int scan_range(struct pages *pages, int fd, const struct mem_region *rang
             return err_set(err, ERR_NOT_FOUND, "the process has exited");
         if (n < 0)
             return err_os(err, errno, "cannot scan the pages at 0x%" PRIx64, at);
-        int rc = add_regions(pages, regions, (size_t)n, range, err);
+        int rc = add_regions(pages, regions, (size_t)n, &low, range->end, err);
         if (rc < 0)
             return rc;
-        /* Progress is the kernel's promise, but a loop of ours does not hang on it. */
-        if (arg.walk_end <= at)
+        /* walk_end may lie before the end of the last region that was returned (seen on 6.18 when
+         * the last of several calls finishes the range): going on from there would give the same
+         * pages twice. And a loop of ours does not hang on the kernel's promise of progress. */
+        uint64_t next = max_u64(arg.walk_end, low);
+        if (next <= at)
             break;
-        at = arg.walk_end;
+        at = next;
     }
     return 0;
 }

@@ -20,7 +20,7 @@ struct denial {
     int pid, yama;
     struct proc_status target, self;
     bool can_ptrace; /* we hold CAP_SYS_PTRACE, in our own user namespace */
-    bool root_owned; /* /proc/PID belongs to root although the process does not: not dumpable */
+    bool root_owned; /* its files in /proc are root's although it is not: not dumpable */
     bool same_userns, userns_known;
 };
 
@@ -50,7 +50,8 @@ static void denial_gather(struct denial *d, int pid)
         proc_status_read(getpid(), &d->self, NULL) < 0)
         return;
     d->can_ptrace = d->self.cap_eff >> CAP_SYS_PTRACE_BIT & 1;
-    snprintf(text, sizeof text, "/proc/%d", pid);
+    /* The directory itself keeps its owner; the files in it do not. */
+    snprintf(text, sizeof text, "/proc/%d/stat", pid);
     d->root_owned = stat(text, &st) == 0 && st.st_uid == 0 && d->target.euid != 0;
     snprintf(text, sizeof text, "%d", pid);
     d->userns_known = userns_of(text, &st) && userns_of("self", &ours);
@@ -110,6 +111,8 @@ static bool rule_other_user(const struct denial *d, struct err *err)
             theirs, ours);
     if (d->self.uid == 0)
         err_remedy(err, "give this container the capability (docker run --cap-add SYS_PTRACE)");
+    else if (d->target.uid == 0)
+        err_remedy(err, "run heapcensus as root (sudo)");
     else
         err_remedy(err, "run heapcensus as %s or as root (sudo)", theirs);
     return true;

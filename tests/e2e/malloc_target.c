@@ -255,7 +255,8 @@ static void *thread_main(void *arg)
 
 static void foreign_sbrk(intptr_t bytes)
 {
-    if (options & FOREIGN_SBRK && sbrk(bytes) == (void *)-1)
+    /* Fails behind a blocked break: nothing foreign then. */
+    if (options & FOREIGN_SBRK && sbrk(bytes) == (void *)-1 && !(options & BRK_BLOCKED))
         die("sbrk\n");
 }
 

@@ -33,7 +33,7 @@ static struct {
     atomic_int step; /* the parent counts it up, the child follows in `done` */
     atomic_int done;
     uint8_t *pattern, *sparse, *zeros;
-} *shared;
+} * shared;
 
 static void nap_ms(unsigned ms)
 {
@@ -57,8 +57,8 @@ static void await_step(int step)
 
 static uint8_t *map_bytes(uint64_t len)
 {
-    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    void *p =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         _exit(9);
     madvise(p, len, MADV_NOHUGEPAGE);
@@ -88,6 +88,7 @@ static void child(void)
             _exit(8);
     await_step(2);
     munmap(shared->pattern, (uint64_t)PATTERN_PAGES / 2 * PAGE);
+    atomic_store(&shared->done, 2);
     for (;;)
         pause();
 }
@@ -361,7 +362,8 @@ static void test_holes(pid_t pid)
     ok(rc == 0 && mem_u64(copy_mem(copy), all.start, &v, NULL) == ERR_FAULT, "a hole is a fault");
     if (copy)
         mem_close(copy_mem(copy));
-    ok(mem_u64(live, all.start, &v, NULL) == ERR_FAULT, "live: a lost page is a fault, not the end");
+    ok(mem_u64(live, all.start, &v, NULL) == ERR_FAULT,
+       "live: a lost page is a fault, not the end");
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
     ok(mem_u64(live, all.end - PAGE * 2, &v, &err) == ERR_NOT_FOUND, "live: %s", err.text);

@@ -95,7 +95,7 @@ static void test_self(void)
        "symbols in one pass");
     ok(want[0].value + bias == (uint64_t)(uintptr_t)test_elf_marker &&
            want[1].value + bias == (uint64_t)(uintptr_t)test_elf_text &&
-           want[1].size == sizeof test_elf_text,
+           want[1].size >= sizeof test_elf_text,
        "values plus bias are addresses");
     ok(elf_read_at(elf, want[1].value + 11, bytes, 4, NULL) == 0 && memcmp(bytes, "test", 4) == 0,
        "bytes at an address");
@@ -253,8 +253,8 @@ static void test_version(void)
 {
     uint32_t hex = 0;
 #define TEXT(s) s, sizeof s
-    ok(version_of(TEXT("2.7.18\0x\0003.9.2\0y\0003.9.2"), &hex) == 0 && hex == 0x03090200,
-       "one release in .rodata: 0x%08x", hex);
+    int rc = version_of(TEXT("2.7.18\0x\0003.9.2\0y\0003.9.2"), &hex);
+    ok(rc == 0 && hex == 0x03090200, "one release in .rodata: 0x%08x", hex);
     ok(version_of(TEXT("3.15.0rc1"), &hex) == 0 && hex == 0x030f0000, "a release candidate");
     ok(version_of(TEXT("3.9.2\0003.10.1"), &hex) == ERR_NOT_FOUND, "two releases");
     ok(version_of(TEXT("3.9\0003.9.2.1\0003.999.1\0003.2.1\0 3.9.2"), &hex) == ERR_NOT_FOUND,
@@ -436,9 +436,13 @@ static void test_memory(void)
     struct mem *mem = NULL;
     if (!ok(p.n >= 2 && mem_image_new(p.items, p.n, &mem, &err) == 0, "libc in memory"))
         return;
-    ok(elf_image_read(mem, p.base, &image, &err) == 0 && image.dynamic && image.n_symbols > 1000,
-       "%zu segments, %llu symbols, build-id %s", image.n_loads,
-       (unsigned long long)image.n_symbols, image.build_id);
+    int rc = elf_image_read(mem, p.base, &image, &err);
+    if (!ok(rc == 0 && image.dynamic && image.n_symbols > 1000, "its headers: %s", err.text)) {
+        mem_close(mem);
+        return;
+    }
+    diag("%zu segments, %llu symbols, build-id %s", image.n_loads,
+         (unsigned long long)image.n_symbols, image.build_id);
     uint64_t real = (uint64_t)(uintptr_t)dlsym(RTLD_DEFAULT, "getpid");
     struct elf_symbol want[] = {
         {.name = "getpid"}, {.name = "no_such_symbol"}, {.name = "environ"}};

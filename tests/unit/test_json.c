@@ -305,7 +305,7 @@ static void bomb(const char *prefix, const char *piece, size_t times, const char
 
 static void test_bombs(void)
 {
-    bomb("", " ", 80 << 20, "a line is longer than 64 MiB");
+    bomb("", " ", 80 << 20, "line 1 is longer than 64 MiB");
     bomb("[", "[],", 3 << 20, "MiB of memory");
     bomb("", "[", 1 << 20, "no snapshot");
     bomb("", "\n", 60 << 20, "more than 50000000 lines");

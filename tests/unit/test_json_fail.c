@@ -13,17 +13,15 @@
 #include "tests/lib/tap.h"
 #include "tests/unit/test_json_sample.h"
 
-#ifdef __SANITIZE_ADDRESS__
-#define REAL(f) __interceptor_##f
-#elif defined(__clang__) && __has_feature(address_sanitizer)
-#define REAL(f) __interceptor_##f
-#else
-#define REAL(f) __libc_##f
-#endif
-
-void *REAL(malloc)(size_t size);
-void *REAL(calloc)(size_t n, size_t size);
-void *REAL(realloc)(void *old, size_t size);
+/* Weak: there only under the sanitizer. */
+#define WEAK __attribute__((weak))
+void *__interceptor_malloc(size_t size) WEAK;
+void *__interceptor_calloc(size_t n, size_t size) WEAK;
+void *__interceptor_realloc(void *old, size_t size) WEAK;
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *old, size_t size);
+#define REAL(f) (__interceptor_##f ? __interceptor_##f : __libc_##f)
 
 static unsigned long fail_at; /* 0: never */
 static unsigned long calls;

@@ -93,9 +93,10 @@ static void test_cycles(void)
     struct sig_shared *shared = sig_shared_new();
     pid_t pid = start_flood(shared);
     struct err err = ERR_INIT;
-    unsigned good = 0, complete = 0, freed = 0, handed = 0;
+    unsigned good = 0, complete = 0, freed = 0, handed = 0, runs = 0;
     uint64_t paused = 0;
-    for (int i = 0; i < CYCLES; i++) {
+    /* Whether a stop meets a thread that is just taking a signal is chance: some more tries. */
+    for (; runs < CYCLES || (!handed && runs < 10 * CYCLES); runs++) {
         struct stop stop;
         stop_init(&stop, NULL);
         good += stop_begin(pid, in_ms(3000), &stop, &err) == 0;
@@ -110,11 +111,11 @@ static void test_cycles(void)
         paused += stop_paused_ns(&stop);
         stop_release(&stop);
     }
-    ok(good == CYCLES, "stopped and standing still %u of %d times (%s)", good, CYCLES, err.text);
-    ok(complete == CYCLES, "all threads with registers each time");
-    ok(freed == CYCLES, "free after each time");
+    ok(good == runs, "stopped and standing still %u of %u times (%s)", good, runs, err.text);
+    ok(complete == runs, "all threads with registers each time");
+    ok(freed == runs, "free after each time");
     ok(handed > 0, "%u signals were handed on at their delivery stop", handed);
-    diag("mean pause %.2f ms, of it 0.2 ms ours", (double)paused / CYCLES / 1e6);
+    diag("mean pause %.2f ms, of it 0.2 ms ours", (double)paused / runs / 1e6);
     finish_flood(pid, shared, "attach and detach");
 }
 
@@ -414,7 +415,7 @@ static void test_failures(void)
     for (size_t i = 0; i < sizeof errnos / sizeof errnos[0]; i++)
         failure_loop(pid, errnos[i]);
     sys_calls = sys_calls_real;
-    ok(state_of(pid) == 'S', "the target runs");
+    ok(await_state(pid, 'S'), "the target runs");
     end(pid);
 }
 

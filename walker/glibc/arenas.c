@@ -38,8 +38,7 @@ static int adopt_arena(struct walk *w, struct addrset *set, uint64_t addr, size_
     uint8_t bytes[GLIBC_STATE_MAX];
     if (mem_read(w->in->mem, addr, bytes, w->l->state_size, NULL) < 0)
         return 0;
-    struct state_fit fit = probe_state(w, w->l, bytes, addr, false);
-    if (fit.bad || fit.self < 20)
+    if (!probe_convincing(w, w->l, bytes, addr, 0))
         return 0;
     int rc = arena_add(w, addr, 0, ret, err);
     if (rc < 0)

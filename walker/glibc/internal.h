@@ -132,6 +132,10 @@ struct state_fit {
 };
 struct state_fit probe_state(struct walk *w, const struct glibc_layout *l, const uint8_t *bytes,
                              uint64_t addr, bool follow);
+/* Bytes are a malloc_state with at most `bad` faults: enough bins are empty or lead to chunks that
+ * point back. */
+bool probe_convincing(struct walk *w, const struct glibc_layout *l, const uint8_t *bytes,
+                      uint64_t addr, unsigned bad);
 /* The score of bytes as malloc_par, 0 = no. */
 int probe_par(struct walk *w, const struct glibc_layout *l, const uint8_t *bytes, uint64_t addr,
               const struct root *root);

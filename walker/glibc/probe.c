@@ -2,7 +2,7 @@
 #include "formats/base/num.h"
 #include "walker/glibc/internal.h"
 
-enum { MOST_BAD = 4, MMAP_THRESHOLD_MAX = 32 << 20 };
+enum { MOST_BAD = 4, SELF_MIN = 20, KNOWN_MIN = 100, MMAP_THRESHOLD_MAX = 32 << 20 };
 
 /* Both neighbours of a list head point back to it. */
 static bool linked(struct walk *w, uint64_t head, uint64_t fd, uint64_t bk)
@@ -43,6 +43,19 @@ struct state_fit probe_state(struct walk *w, const struct glibc_layout *l, const
         probe_bin(w, addr + (uint64_t)offset - 16, bytes + offset, follow, &fit);
     }
     return fit;
+}
+
+bool probe_convincing(struct walk *w, const struct glibc_layout *l, const uint8_t *bytes,
+                      uint64_t addr, unsigned bad)
+{
+    struct state_fit fit = probe_state(w, l, bytes, addr, false);
+    if (fit.bad > bad || fit.self == 0)
+        return false;
+    if (fit.self >= SELF_MIN && bad == 0)
+        return true;
+    /* Few empty bins: then the chunks of the others must point back. */
+    fit = probe_state(w, l, bytes, addr, true);
+    return fit.bad <= bad && fit.self + fit.linked >= KNOWN_MIN;
 }
 
 static bool par_possible(struct walk *w, const struct glibc_layout *l, const uint8_t *b)

@@ -12,7 +12,7 @@
 #include "formats/base/vec.h"
 #include "walker/glibc/internal.h"
 
-enum { SCAN_BLOCK = 1 << 20, SCAN_MAX = 256 << 20, SELF_MIN = 20, BAD_MAX = 3 };
+enum { SCAN_BLOCK = 1 << 20, SCAN_MAX = 256 << 20, BAD_MAX = 3 };
 
 struct candidate {
     uint64_t addr;
@@ -168,15 +168,20 @@ static bool arena_known(const struct walk *w, uint64_t addr)
     return false;
 }
 
-/* Cheap look at a few bins that are empty in nearly every process. */
+static bool is_self(const struct scan *s, const struct glibc_layout *l, size_t o, unsigned bin)
+{
+    size_t at = o + (size_t)l->offset[STATE_BINS] + 16 * bin;
+    return load_u64(s->bytes + at) == s->base + at - 16;
+}
+
+/* Some bin is empty. All are looked at where the range is small (libc's is), since few may be after
+ * a storm of frees; elsewhere a few that are empty in nearly every process. */
 static bool promising(const struct scan *s, const struct glibc_layout *l, size_t o)
 {
-    static const uint8_t bins[] = {126, 125, 124, 123, 122, 118, 110, 100, 80, 62};
-    for (size_t i = 0; i < sizeof bins; i++) {
-        size_t at = o + (size_t)l->offset[STATE_BINS] + 16 * bins[i];
-        if (load_u64(s->bytes + at) == s->base + at - 16)
+    bool all = s->data->is_libc || s->data->end - s->data->start <= SCAN_BLOCK;
+    for (unsigned i = GLIBC_BINS; i-- > (all ? 0u : GLIBC_BINS - 12u);)
+        if (is_self(s, l, o, i))
             return true;
-    }
     return false;
 }
 
@@ -184,8 +189,7 @@ static int try_strict(struct scan *s, const struct glibc_layout *l, size_t o, st
 {
     struct walk *w = s->w;
     struct candidate c = {s->base + o, l, 0};
-    struct state_fit fit = probe_state(w, l, s->bytes + o, c.addr, false);
-    if (fit.bad || fit.self < SELF_MIN || w->n_roots == MAX_ROOTS || arena_known(w, c.addr))
+    if (!probe_convincing(w, l, s->bytes + o, c.addr, 0) || w->n_roots == MAX_ROOTS || arena_known(w, c.addr))
         return 0;
     if (w->n_roots && w->roots[0].rows != rows_like(l, false))
         return 0;
@@ -206,11 +210,10 @@ static void try_relaxed(struct scan *s, const struct glibc_layout *l, size_t o)
 {
     uint64_t addr = s->base + o;
     const uint8_t *b = s->bytes + o;
-    if (probe_state(s->w, l, b, addr, false).self < SELF_MIN)
+    if (!probe_convincing(s->w, l, b, addr, BAD_MAX) ||
+        glibc_layout_get(l, b, STATE_SYSTEM_MEM) == 0)
         return;
     struct state_fit fit = probe_state(s->w, l, b, addr, true);
-    if (fit.bad > BAD_MAX || fit.self < SELF_MIN || glibc_layout_get(l, b, STATE_SYSTEM_MEM) == 0)
-        return;
     int score = (int)(fit.self + fit.linked) - 2 * (int)fit.bad;
     if (glibc_layout_get(l, b, STATE_SYSTEM_MEM) % 16 == 0)
         score += 4;
