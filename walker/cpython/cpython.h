@@ -62,6 +62,7 @@ struct cpython {
     bool debug, free_threaded, trace_refs;
     struct layout layout; /* a copy, with what the target's own debug offsets say put in */
     bool layout_exact;    /* made from this very patch release */
+    bool layout_differs;  /* the target's debug offsets (3.13+) contradict the table */
     char layout_source[160];
     const struct layout_traits *traits;
     const char *state; /* "running", "starting", "finalizing" */

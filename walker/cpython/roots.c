@@ -190,6 +190,7 @@ static void apply_debug_offsets(const struct cpython_input *in, struct cpython *
         changed += py->layout.slots[rows[i].to].offset != (int32_t)v;
         py->layout.slots[rows[i].to].offset = (int32_t)v;
     }
+    py->layout_differs = changed != 0;
     size_t len = strlen(py->layout_source);
     snprintf(py->layout_source + len, sizeof py->layout_source - len,
              changed ? " + the target's debug offsets (%zu differ)"

@@ -12,7 +12,7 @@
 #include "formats/base/vec.h"
 #include "walker/glibc/internal.h"
 
-enum { SCAN_BLOCK = 1 << 20, SCAN_MAX = 256 << 20, BAD_MAX = 3 };
+enum { SCAN_BLOCK = 1 << 20, SCAN_MAX = 256 << 20, BAD_MAX = 3, STATES = 2, RING_MAX = 4096 };
 
 struct candidate {
     uint64_t addr;
@@ -28,7 +28,8 @@ struct scan {
     uint64_t base;
     size_t len;
     bool strict;
-    struct candidate best;
+    struct candidate states[STATES]; /* the best damaged main_arena by state_id */
+    struct candidate best;           /* the best mp_ */
     struct root *root;
 };
 
@@ -206,6 +207,16 @@ static int try_strict(struct scan *s, const struct glibc_layout *l, size_t o, st
     return 0;
 }
 
+/* `next` leads back to addr. A bound instead of a seen-set: only asked of a few candidates. */
+static bool ring_closes(struct walk *w, const struct glibc_layout *l, uint64_t addr)
+{
+    uint64_t at = addr;
+    for (int i = 0; i < RING_MAX; i++)
+        if (mem_u64(w->in->mem, at + (uint64_t)l->offset[STATE_NEXT], &at, NULL) < 0 || at == addr)
+            return at == addr;
+    return false;
+}
+
 static void try_relaxed(struct scan *s, const struct glibc_layout *l, size_t o)
 {
     uint64_t addr = s->base + o;
@@ -217,10 +228,10 @@ static void try_relaxed(struct scan *s, const struct glibc_layout *l, size_t o)
     int score = (int)(fit.self + fit.linked) - 2 * (int)fit.bad;
     if (glibc_layout_get(l, b, STATE_SYSTEM_MEM) % 16 == 0)
         score += 4;
-    if (glibc_layout_get(l, b, STATE_NEXT) == addr)
+    if (ring_closes(s->w, l, addr))
         score += 50;
-    if (score > s->best.score)
-        s->best = (struct candidate){addr, l, score};
+    if (score > s->states[l->state_id].score)
+        s->states[l->state_id] = (struct candidate){addr, l, score};
 }
 
 static int try_state(struct scan *s, size_t o, struct err *err)
@@ -267,12 +278,17 @@ static int try_par(struct scan *s, size_t o, struct err *err)
     return 0;
 }
 
-static int find_par(struct scan *s, struct root *root, struct err *err)
+static int scan_par(struct scan *s, struct root *root, struct err *err)
 {
     s->root = root;
     s->data = &s->w->in->data[root->data];
     s->best = (struct candidate){0, NULL, 0};
-    int rc = scan_range(s, glibc_layouts[GLIBC_LAYOUTS - 1].par_size, try_par, err);
+    return scan_range(s, glibc_layouts[GLIBC_LAYOUTS - 1].par_size, try_par, err);
+}
+
+static int find_par(struct scan *s, struct root *root, struct err *err)
+{
+    int rc = scan_par(s, root, err);
     if (rc < 0)
         return rc;
     if (s->best.score)
@@ -298,6 +314,35 @@ static void strike_by_heaps(struct walk *w)
     }
 }
 
+/* Take the best damaged main_arena of data range i, if any. Releases differ in what lies before the
+ * bins, so that each state may fit at its own address: mp_ beside it decides. */
+static int take_damaged(struct scan *s, size_t i, struct err *err)
+{
+    struct walk *w = s->w;
+    const struct candidate *best = NULL;
+    for (int k = 0; k < STATES; k++) {
+        struct candidate *c = &s->states[k];
+        struct root r = {.main = c->addr, .data = i};
+        if (c->score == 0)
+            continue;
+        r.rows = rows_like(c->l, false);
+        int rc = scan_par(s, &r, err);
+        if (rc < 0)
+            return rc;
+        c->score += 8 * s->best.score;
+        if (!best || c->score > best->score)
+            best = c;
+    }
+    bool closed;
+    int rc = best ? arenas_add(w, &closed, best, err) : 0;
+    if (rc < 0 || !best)
+        return rc;
+    w->roots[w->n_roots++].data = i;
+    note_add(w->notes, "malloc.root", best->addr, 0,
+             "main_arena at 0x%" PRIx64 " is damaged or its ring of arenas is broken", best->addr);
+    return 0;
+}
+
 static int scan_all(struct scan *s, bool strict, struct err *err)
 {
     struct walk *w = s->w;
@@ -310,16 +355,9 @@ static int scan_all(struct scan *s, bool strict, struct err *err)
         int rc = scan_range(s, need, try_state, err);
         if (rc < 0)
             return rc;
-        if (s->best.score && w->n_roots == 0) {
-            bool closed;
-            rc = arenas_add(w, &closed, &s->best, err);
-            if (rc < 0)
-                return rc;
-            note_add(w->notes, "malloc.root", s->best.addr, 0,
-                     "main_arena at 0x%" PRIx64 " is damaged or its ring of arenas is broken",
-                     s->best.addr);
-            w->roots[w->n_roots++].data = i;
-        }
+        rc = strict || w->n_roots ? 0 : take_damaged(s, i, err);
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }
