@@ -22,6 +22,7 @@ enum wanted {
     W_ARENAS,
     W_MAXARENAS,
     W_OBMALLOC_MAIN,
+    W_TRACEMALLOC,
     W_MALLOC,
     W_JEMALLOC,
     W_TCMALLOC,
@@ -31,13 +32,21 @@ enum wanted {
 };
 
 static const char *const wanted_names[W_COUNT] = {
-    [W_RUNTIME] = "_PyRuntime",   [W_PY_VERSION] = "Py_Version",
-    [W_TYPE] = "PyType_Type",     [W_REF_TOTAL] = "_Py_RefTotal",
-    [W_PYPY] = "PyPyObject_Call", [W_RPYTHON] = "pypy_main_startup",
-    [W_USEDPOOLS] = "usedpools",  [W_ARENAS] = "arenas",
-    [W_MAXARENAS] = "maxarenas",  [W_OBMALLOC_MAIN] = "obmalloc_state_main",
-    [W_MALLOC] = "malloc",        [W_JEMALLOC] = "mallctl",
-    [W_TCMALLOC] = "tc_malloc",   [W_MIMALLOC] = "mi_malloc",
+    [W_RUNTIME] = "_PyRuntime",
+    [W_PY_VERSION] = "Py_Version",
+    [W_TYPE] = "PyType_Type",
+    [W_REF_TOTAL] = "_Py_RefTotal",
+    [W_PYPY] = "PyPyObject_Call",
+    [W_RPYTHON] = "pypy_main_startup",
+    [W_USEDPOOLS] = "usedpools",
+    [W_ARENAS] = "arenas",
+    [W_MAXARENAS] = "maxarenas",
+    [W_OBMALLOC_MAIN] = "obmalloc_state_main",
+    [W_TRACEMALLOC] = "_Py_tracemalloc_config",
+    [W_MALLOC] = "malloc",
+    [W_JEMALLOC] = "mallctl",
+    [W_TCMALLOC] = "tc_malloc",
+    [W_MIMALLOC] = "mi_malloc",
     [W_ASAN] = "__asan_init",
 };
 
@@ -226,6 +235,7 @@ static int add_module(struct modules *m, struct found *f, struct err *err)
     py->arenas = address(f, W_ARENAS);
     py->maxarenas = address(f, W_MAXARENAS);
     py->obmalloc_state_main = address(f, W_OBMALLOC_MAIN);
+    py->tracemalloc_config = address(f, W_TRACEMALLOC);
     m->n++;
     if (is_glibc_name(base_name(f->map->name)))
         m->libc_name = "glibc";

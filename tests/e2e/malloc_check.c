@@ -445,7 +445,7 @@ static int run(struct check *c, const char *truth_path)
     blockmap_init(&map, &c->res);
     struct glibc_input in = {.mem = mem, .vmas = &list, .res = &c->res, .data = c->data,
                              .n_data = c->n_data, .fs_bases = c->fs,
-                             .n_threads = c->no_threads ? 0 : c->n_tids, .chunk = on_chunk,
+                             .n_threads = c->no_threads ? 0 : c->n_tids, .chunk = c->loose ? NULL : on_chunk,
                              .chunk_ctx = c, .layout_name = &layout};
     double t0 = now();
     int rc = glibc_walk(&in, &map, &snap, &notes, &err);
@@ -468,8 +468,12 @@ static int run(struct check *c, const char *truth_path)
            " mmapped %" PRIu64 " transit %" PRIu64 " damaged %" PRIu64
            " notes %zu complete %d, faults %" PRIu64 ", %.1f ms\n",
            c->faults ? "FAIL" : "ok", truth.version, layout, truth.live.n, truth.n_freed,
-           c->n_chunks, m->arenas, m->cached_chunks, m->mmapped_chunks, m->transit_chunks,
+           (size_t)(m->used_chunks + m->cached_chunks + m->free_chunks), m->arenas, m->cached_chunks, m->mmapped_chunks, m->transit_chunks,
            m->damaged_bytes, snap.n_notes, snap.complete, c->faults, (t1 - t0) * 1e3);
+    free(truth.freed);
+    addrset_release(&truth.live);
+    blockmap_release(&map);
+    snapshot_release(&snap);
     return c->faults ? 1 : 0;
 }
 

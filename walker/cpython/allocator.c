@@ -93,7 +93,7 @@ const char *cpython_allocator(const struct cpython_input *in, const struct cpyth
     uint64_t obj = 0, raw = 0;
     enum layout_field o = debug ? LF_rt_alloc_debug_obj_malloc : LF_rt_alloc_obj_malloc;
     enum layout_field r = debug ? LF_rt_alloc_debug_raw_malloc : LF_rt_alloc_raw_malloc;
-    if (cpython_tracing(in, py) && layout_has(&py->layout, LF_tm_alloc_obj_malloc)) {
+    if (layout_has(&py->layout, LF_tm_alloc_obj_malloc) && cpython_tracing(in, py)) {
         o = LF_tm_alloc_obj_malloc;
         r = LF_tm_alloc_raw_malloc;
     }
@@ -110,10 +110,15 @@ const char *cpython_allocator(const struct cpython_input *in, const struct cpyth
 
 bool cpython_tracing(const struct cpython_input *in, const struct cpython *py)
 {
-    uint64_t tracing = 0;
-    if (!py->runtime || py->traits->tracemalloc != TRACEMALLOC_RUNTIME ||
-        !layout_has(&py->layout, LF_rt_tracemalloc) || !layout_has(&py->layout, LF_tm_tracing))
-        return false;
-    uint64_t at = py->runtime + layout_offset(&py->layout, LF_rt_tracemalloc);
-    return layout_u64(&py->layout, in->mem, at, LF_tm_tracing, &tracing, NULL) == 0 && tracing == 1;
+    const struct layout *l = &py->layout;
+    uint64_t tracing = 0, at = 0;
+    enum layout_field field = LF_tmconf_tracing;
+    if (py->traits->tracemalloc == TRACEMALLOC_STATIC) {
+        at = py->module ? py->module->tracemalloc_config : 0;
+    } else if (py->runtime && layout_has(l, LF_rt_tracemalloc)) {
+        at = py->runtime + layout_offset(l, LF_rt_tracemalloc);
+        field = LF_tm_tracing;
+    }
+    return at && layout_has(l, field) && layout_u64(l, in->mem, at, field, &tracing, NULL) == 0 &&
+           tracing == 1;
 }

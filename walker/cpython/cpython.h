@@ -1,4 +1,5 @@
-/* CPython 3.8 to 3.15 in a target's memory: the runtime, its interpreters and its pymalloc heaps. */
+/* CPython 3.8 to 3.15 in a target's memory: the runtime, its interpreters and its pymalloc heaps.
+ */
 #ifndef HEAPCENSUS_CPYTHON_H
 #define HEAPCENSUS_CPYTHON_H
 
@@ -20,8 +21,8 @@ struct cpython_range {
 
 enum { CPYTHON_RANGES = 8 };
 
-/* A mapped ELF file that may hold an interpreter, with what its symbol tables say. Addresses are run
- * time addresses, 0 where there is no such symbol. */
+/* A mapped ELF file that may hold an interpreter, with what its symbol tables say. Addresses are
+ * run time addresses, 0 where there is no such symbol. */
 struct cpython_module {
     const char *path;
     struct cpython_range data[CPYTHON_RANGES]; /* writable segments, .bss included */
@@ -34,6 +35,7 @@ struct cpython_module {
     bool is_pypy;                   /* defines PyPy's symbols */
     uint64_t usedpools, arenas, maxarenas; /* 3.8-3.11 with .symtab only */
     uint64_t obmalloc_state_main;          /* 3.13+ with .symtab only */
+    uint64_t tracemalloc_config;           /* _Py_tracemalloc_config, exported by 3.8-3.11 */
     const struct layout *dwarf;            /* layout from this file's own DWARF, or NULL */
 };
 
@@ -73,8 +75,9 @@ struct cpython {
 };
 
 /* Find the interpreter, its version, flavour and layout, and prove the layout on the target.
- * ERR_NOT_FOUND: no CPython here (the text says what was looked at). ERR_UNSUPPORTED: PyPy, a version
- * without a layout, or a fact that the layout predicts does not hold (the text names it). */
+ * ERR_NOT_FOUND: no CPython here (the text says what was looked at). ERR_UNSUPPORTED: PyPy, a
+ * version without a layout, or a fact that the layout predicts does not hold (the text names it).
+ */
 int cpython_find(const struct cpython_input *in, struct cpython *ret, struct notes *notes,
                  struct err *err) MUST_CHECK;
 void cpython_release(struct cpython *py);
@@ -85,8 +88,8 @@ int cpython_walk(const struct cpython_input *in, struct cpython *py, struct bloc
                  struct snapshot *snap, struct notes *notes, struct err *err) MUST_CHECK;
 
 /* Ranges of pools of which a census needs only the first page of each (traits->pool_size apart), so
- * that whoever copies the target can leave the rest out. Sorted; *ret is the caller's to free. Empty
- * for 3.8 and 3.9, whose pools are one page. */
+ * that whoever copies the target can leave the rest out. Sorted; *ret is the caller's to free.
+ * Empty for 3.8 and 3.9, whose pools are one page. */
 int cpython_spare(const struct cpython_input *in, const struct cpython *py,
                   struct cpython_range **ret, size_t *n, struct err *err) MUST_CHECK;
 
@@ -101,7 +104,8 @@ bool cpython_tracing(const struct cpython_input *in, const struct cpython *py);
 
 /* roots.c */
 bool cpython_executable_at(const struct vma_list *vmas, uint64_t addr);
-/* version.c: "3.N.M..." from Py_GetVersion's buffer in the module's data; false if it is not there. */
+/* version.c: "3.N.M..." from Py_GetVersion's buffer in the module's data; false if it is not there.
+ */
 bool cpython_version_string(const struct cpython_input *in, const struct cpython_module *m,
                             char *buf, size_t cap, uint32_t *hexversion);
 void cpython_version_format(uint32_t hexversion, char *buf, size_t cap);

@@ -54,6 +54,7 @@ struct arena {
     uint64_t free_hash; /* of the addresses of the free chunks seen, in any order */
     struct sum listed;  /* chunks in bins; bytes unused */
     uint64_t listed_hash;
+    uint64_t torn; /* list nodes that do not point back */
     bool bins_broken, top_seen;
 };
 

@@ -137,8 +137,9 @@ static bool bin_count(struct walk *w, struct arena *a, uint64_t head, uint64_t f
             return false;
         --*left;
         uint64_t fd = load_u64(p), bk = load_u64(p + 8);
-        if (bk != back || at == checkpoint)
+        if (at == checkpoint)
             return false;
+        a->torn += bk != back;
         a->listed.n++;
         a->listed_hash += hash_addr(at);
         if (++steps == stride) {
@@ -154,11 +155,11 @@ static bool bin_count(struct walk *w, struct arena *a, uint64_t head, uint64_t f
 static void compare_bins(struct walk *w, struct arena *a)
 {
     uint64_t allowed = w->in->n_threads > 3 ? w->in->n_threads : 3;
-    if (a->bins_broken) {
+    if (a->bins_broken || a->torn > allowed) {
         note_add(w->notes, "malloc.bins", a->addr, 0,
-                 "a bin of arena 0x%" PRIx64 " does not lead back to its head: %" PRIu64
-                 " chunks on its lists, %" PRIu64 " free chunks seen",
-                 a->addr, a->listed.n, a->free.n);
+                 "the bins of arena 0x%" PRIx64 " are broken: %" PRIu64 " chunks on its lists, %" PRIu64
+                 " free chunks seen, %" PRIu64 " links do not lead back",
+                 a->addr, a->listed.n, a->free.n, a->torn);
         return;
     }
     if (a->listed.n == a->free.n && a->listed_hash == a->free_hash)

@@ -18,6 +18,7 @@ struct candidate {
     uint64_t addr;
     const struct glibc_layout *l;
     int score;
+    unsigned bad; /* faults of its header */
 };
 
 /* A walk over a data range in overlapping blocks, so that a structure never straddles. */
@@ -189,7 +190,7 @@ static bool promising(const struct scan *s, const struct glibc_layout *l, size_t
 static int try_strict(struct scan *s, const struct glibc_layout *l, size_t o, struct err *err)
 {
     struct walk *w = s->w;
-    struct candidate c = {s->base + o, l, 0};
+    struct candidate c = {s->base + o, l, 0, 0};
     if (!probe_convincing(w, l, s->bytes + o, c.addr, 0) || w->n_roots == MAX_ROOTS || arena_known(w, c.addr))
         return 0;
     if (w->n_roots && w->roots[0].rows != rows_like(l, false))
@@ -231,7 +232,7 @@ static void try_relaxed(struct scan *s, const struct glibc_layout *l, size_t o)
     if (ring_closes(s->w, l, addr))
         score += 50;
     if (score > s->states[l->state_id].score)
-        s->states[l->state_id] = (struct candidate){addr, l, score};
+        s->states[l->state_id] = (struct candidate){addr, l, score, fit.bad};
 }
 
 static int try_state(struct scan *s, size_t o, struct err *err)
@@ -264,7 +265,7 @@ static int try_par(struct scan *s, size_t o, struct err *err)
         int score = probe_par(s->w, l, s->bytes + o, s->base + o, s->root);
         if (score <= s->best.score)
             continue;
-        s->best = (struct candidate){s->base + o, l, score};
+        s->best = (struct candidate){s->base + o, l, score, 0};
         const uint8_t *b = s->bytes + o;
         s->root->par = (struct par){
             .known = true,
@@ -282,7 +283,7 @@ static int scan_par(struct scan *s, struct root *root, struct err *err)
 {
     s->root = root;
     s->data = &s->w->in->data[root->data];
-    s->best = (struct candidate){0, NULL, 0};
+    s->best = (struct candidate){0, NULL, 0, 0};
     return scan_range(s, glibc_layouts[GLIBC_LAYOUTS - 1].par_size, try_par, err);
 }
 
@@ -338,8 +339,15 @@ static int take_damaged(struct scan *s, size_t i, struct err *err)
     if (rc < 0 || !best)
         return rc;
     w->roots[w->n_roots++].data = i;
-    note_add(w->notes, "malloc.root", best->addr, 0,
-             "main_arena at 0x%" PRIx64 " is damaged or its ring of arenas is broken", best->addr);
+    if (closed && best->bad <= 1)
+        note_remark(w->notes, "malloc.root", best->addr, 0,
+                    "one list of main_arena at 0x%" PRIx64 " is half changed, as while a call is in "
+                    "progress",
+                    best->addr);
+    else
+        note_add(w->notes, "malloc.root", best->addr, 0,
+                 "main_arena at 0x%" PRIx64 " is damaged or its ring of arenas is broken",
+                 best->addr);
     return 0;
 }
 

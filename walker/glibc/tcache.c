@@ -65,6 +65,18 @@ static bool arena_near(const struct walk *w, const uint64_t *words, size_t n, si
     return false;
 }
 
+/* The n words below fs; zeros where a page is absent: the mapping may hold more than the TLS. */
+static void tls_read(struct walk *w, uint64_t fs, size_t n, uint64_t *words)
+{
+    uint64_t start = fs - 8 * n;
+    memset(words, 0, 8 * n);
+    for (uint64_t at = start; at < fs;) {
+        uint64_t end = min_u64(fs, round_down(at, GLIBC_PAGE) + GLIBC_PAGE);
+        mem_read_some(w->in->mem, at, (uint8_t *)words + (at - start), (size_t)(end - at));
+        at = end;
+    }
+}
+
 static int score_thread(struct walk *w, struct slots *s, uint64_t fs, struct err *err)
 {
     const struct vma *v = vma_at(w->in->vmas, fs - 8);
@@ -72,8 +84,7 @@ static int score_thread(struct walk *w, struct slots *s, uint64_t fs, struct err
         return 0;
     uint64_t lo = max_u64(v->start, fs > TLS_REACH ? fs - TLS_REACH : 0);
     size_t n = (size_t)(fs - lo) / 8;
-    if (mem_read(w->in->mem, fs - 8 * n, s->words, 8 * n, NULL) < 0)
-        return 0;
+    tls_read(w, fs, n, s->words);
     for (size_t i = 0; i < n; i++) {
         struct tcache_view view;
         if (!tcache_try(w, s->words[i], 0, &view))
