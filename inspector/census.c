@@ -37,6 +37,7 @@ struct census {
     struct pages pages;
     struct residency res;
     struct modules modules;
+    struct cpython py; /* as the first look found it */
     struct stop stop;
     struct copy *copy;
     struct copy_stats copied;
@@ -47,9 +48,17 @@ struct census {
     size_t n_threads;
     uint64_t paused_ns;
     bool windowed; /* walk while stopped, instead of copying */
-    bool late;     /* the deadline passed before all was read */
-    bool stopped;  /* by us or by another tracer */
+    uint64_t begun_ns;
+    bool late;    /* the deadline passed before all was read */
+    bool stopped; /* by us or by another tracer */
 };
+
+/* -v: when each phase was over, in milliseconds since the start. */
+static void tell(const struct census *c, const char *what)
+{
+    if (c->opt->verbose)
+        fprintf(stderr, "%9.1f ms  %s\n", (double)(sys_now_ns() - c->begun_ns) / 1e6, what);
+}
 
 static void census_init(struct census *c, const struct options *opt, struct snapshot *snap)
 {
@@ -60,11 +69,13 @@ static void census_init(struct census *c, const struct options *opt, struct snap
     pages_init(&c->pages);
     modules_init(&c->modules);
     stop_init(&c->stop, &interrupted);
+    c->begun_ns = sys_now_ns();
 }
 
 static void census_release(struct census *c)
 {
     stop_release(&c->stop);
+    cpython_release(&c->py);
     mem_close(c->cache);
     mem_close(c->guard);
     if (c->copy)
@@ -109,8 +120,11 @@ static int first_look(struct census *c, struct err *err)
     int rc = live_new(c->opt->pid, c->pages.runs, c->pages.n, false, &live, err);
     if (rc == 0)
         rc = mem_cache_new(live, WINDOW_CACHE_PAGES, &cache, err);
+    cpython_release(&c->py);
     if (rc == 0)
-        rc = plan_needed(&c->maps, &c->pages, &c->modules, cache, &plan, err);
+        rc = plan_look(&c->maps, &c->pages, &c->modules, cache, &c->py, err);
+    if (rc == 0)
+        rc = plan_needed(&c->maps, &c->pages, cache, &c->py, &plan, err);
     if (rc == 0)
         rc = choose_way(c, plan.bytes, err);
     mem_close(cache);
@@ -142,11 +156,16 @@ static int prepare(struct census *c, struct err *err)
         rc = proc_status_read(c->opt->pid, &c->proc, err);
     if (rc == 0)
         rc = maps_read(&c->maps, c->opt->pid, err);
+    tell(c, "mappings read");
     if (rc == 0)
         rc = modules_read(&c->modules, c->opt->pid, &c->maps, err);
+    tell(c, "ELF files read");
     if (rc == 0)
         rc = pages_scan_maps(&c->pages, c->opt->pid, &c->maps, PAGES_AUTO, err);
-    return rc < 0 ? rc : prepare_copy(c, err);
+    if (rc == 0)
+        rc = prepare_copy(c, err);
+    tell(c, c->copy ? "memory for the copy taken" : "prepared to read in windows");
+    return rc;
 }
 
 /* ---- within the stop ---- */
@@ -200,6 +219,8 @@ static void *read_smaps(void *arg)
 
 static void let_go(struct census *c)
 {
+    if (c->stop.n && !c->stop.ended_ns)
+        tell(c, "letting the process go");
     stop_end(&c->stop);
     c->paused_ns = stop_paused_ns(&c->stop);
 }
@@ -239,7 +260,8 @@ static int take_copy(struct census *c, uint64_t deadline, struct err *err)
     copy_plan_init(&plan);
     int rc = mem_cache_new(c->live, WINDOW_CACHE_PAGES, &c->cache, err);
     if (rc == 0)
-        rc = plan_needed(&c->maps, &c->pages, &c->modules, c->cache, &plan, err);
+        rc = plan_needed(&c->maps, &c->pages, c->cache, &c->py, &plan, err);
+    tell(c, "copy planned");
     if (rc == 0)
         rc = copy_stopped(c, &plan, deadline, err);
     copy_plan_release(&plan);
@@ -360,9 +382,11 @@ static int take_stopped(struct census *c, struct err *err)
     if (rc < 0)
         return rc;
     c->stopped = true;
+    tell(c, "process stopped");
     rc = read_threads(c, err);
     if (rc == 0)
         rc = read_state(c, err);
+    tell(c, "mappings and present pages read");
     if (rc == 0)
         rc = c->windowed ? walk_windows(c, deadline, err) : take_copy(c, deadline, err);
     let_go(c);
@@ -388,6 +412,7 @@ int census_take(const struct options *opt, struct snapshot *snap, struct err *er
         rc = refresh_modules(&c, err);
     if (rc == 0 && c.copy)
         rc = analyse(&c, copy_mem(c.copy), err);
+    tell(&c, "analysed");
     if (rc == 0) {
         fill_source(&c);
         add_notes(&c);

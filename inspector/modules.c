@@ -245,13 +245,18 @@ static int add_module(struct modules *m, struct found *f, struct err *err)
     return add_data(m, f, py, err);
 }
 
+static bool same_file(const struct vma *a, const struct vma *b)
+{
+    return a->inode == b->inode && a->dev == b->dev && strcmp(a->name, b->name) == 0;
+}
+
 /* The mapping of file offset 0, or the first of the file. */
 static const struct vma *first_mapping(const struct maps *maps, size_t i)
 {
     const struct vma *x = &maps->items[i], *first = x;
     for (size_t k = i; k-- > 0;) {
         const struct vma *v = &maps->items[k];
-        if (v->inode == x->inode && v->dev == x->dev && strcmp(v->name, x->name) == 0)
+        if (same_file(v, x))
             first = v;
         else if (v->inode)
             break;
@@ -261,18 +266,39 @@ static const struct vma *first_mapping(const struct maps *maps, size_t i)
     return first;
 }
 
-static bool seen(const struct modules *m, const struct maps *maps, size_t i)
+static bool seen(const struct maps *maps, size_t i)
 {
     for (size_t k = i; k-- > 0;) {
         const struct vma *v = &maps->items[k];
-        if (v->x && v->inode == maps->items[i].inode && v->dev == maps->items[i].dev &&
-            strcmp(v->name, maps->items[i].name) == 0)
+        if (v->x && same_file(v, &maps->items[i]))
             return true;
         if (i - k > 16)
             break; /* one file's mappings lie together */
     }
-    (void)m;
     return false;
+}
+
+/* Nothing of the file can be read: what the kernel maps writable of it, with the anonymous memory
+ * behind (.bss), still lets the walkers search by structure. */
+static int add_unread(struct modules *m, const struct maps *maps, struct found *f, struct err *err)
+{
+    struct elf_segment segments[4];
+    memset(segments, 0, sizeof segments);
+    f->segments = segments;
+    f->n_segments = 0;
+    f->bias = 0;
+    for (size_t i = 0; i < maps->n && f->n_segments < 4; i++) {
+        const struct vma *v = &maps->items[i];
+        if (!same_file(v, f->map) || !v->w || v->shared)
+            continue;
+        const struct vma *behind = i + 1 < maps->n ? v + 1 : NULL;
+        bool bss = behind && behind->start == v->end && behind->kind == VMA_ANON && behind->w;
+        uint64_t end = bss ? behind->end : v->end;
+        segments[f->n_segments++] =
+            (struct elf_segment){.vaddr = v->start, .memsz = end - v->start, .r = true, .w = true};
+    }
+    m->unread++;
+    return add_module(m, f, err);
 }
 
 /* The last resort: headers and dynamic symbols from the target's own memory, present pages only. */
@@ -281,7 +307,7 @@ static int read_from_memory(struct modules *m, pid_t pid, const struct maps *map
 {
     struct mem_region range = {f->map->start, f->map->start};
     for (size_t i = 0; i < maps->n; i++)
-        if (maps->items[i].inode == f->map->inode && maps->items[i].dev == f->map->dev)
+        if (same_file(&maps->items[i], f->map))
             range.end = max_u64(range.end, maps->items[i].end);
     struct pages pages;
     struct mem *mem = NULL;
@@ -299,8 +325,7 @@ static int read_from_memory(struct modules *m, pid_t pid, const struct maps *map
         f->n_segments = image.n_loads;
         rc = add_module(m, f, err);
     } else {
-        m->unread++;
-        rc = 0;
+        rc = add_unread(m, maps, f, err);
     }
     mem_close(mem);
     pages_release(&pages);
@@ -349,7 +374,7 @@ int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct e
 {
     for (size_t i = 0; i < maps->n; i++) {
         const struct vma *v = &maps->items[i];
-        if (!v->x || !v->inode || seen(m, maps, i))
+        if (!v->x || !v->inode || seen(maps, i))
             continue;
         int rc = read_module(m, pid, maps, first_mapping(maps, i), err);
         if (rc < 0)

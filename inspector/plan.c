@@ -68,35 +68,40 @@ static int plan(const struct maps *maps, const struct pages *pages,
     return rc;
 }
 
-int plan_all(const struct maps *maps, const struct pages *pages, struct copy_plan *ret,
-             struct err *err)
-{
-    return plan(maps, pages, NULL, 0, PAGE, ret, err);
-}
-
-int plan_needed(const struct maps *maps, const struct pages *pages, const struct modules *modules,
-                struct mem *mem, struct copy_plan *ret, struct err *err)
+int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *mem,
+                struct cpython *py, struct copy_plan *ret, struct err *err)
 {
     struct vma_list vmas = maps_list(maps);
     struct residency res;
-    struct snapshot scratch; /* the real walk notes again what this one would */
-    struct notes notes;
-    struct cpython py;
     struct cpython_range *spare = NULL;
     size_t n = 0;
+    int rc = residency_init(&res, pages->runs, pages->n, err);
+    if (rc < 0)
+        return rc;
+    struct cpython_input in = {mem, &vmas, &res, NULL, 0};
+    cpython_refresh(&in, py);
+    rc = cpython_spare(&in, py, &spare, &n, err);
+    if (rc == 0)
+        rc = plan(maps, pages, spare, n, py->traits->pool_size, ret, err);
+    free(spare);
+    residency_release(&res);
+    return rc;
+}
+
+int plan_look(const struct maps *maps, const struct pages *pages, const struct modules *modules,
+              struct mem *mem, struct cpython *ret, struct err *err)
+{
+    struct vma_list vmas = maps_list(maps);
+    struct residency res;
+    struct snapshot scratch; /* the real walk says again what this one would note */
+    struct notes notes;
     int rc = residency_init(&res, pages->runs, pages->n, err);
     if (rc < 0)
         return rc;
     snapshot_init(&scratch);
     notes_init(&notes, &scratch);
     struct cpython_input in = {mem, &vmas, &res, modules->items, modules->n};
-    rc = cpython_find(&in, &py, &notes, err);
-    if (rc == 0)
-        rc = cpython_spare(&in, &py, &spare, &n, err);
-    if (rc == 0)
-        rc = plan(maps, pages, spare, n, py.traits->pool_size, ret, err);
-    free(spare);
-    cpython_release(&py);
+    rc = cpython_find(&in, ret, &notes, err);
     snapshot_release(&scratch);
     residency_release(&res);
     return rc;

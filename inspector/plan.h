@@ -8,15 +8,17 @@
 #include "inspector/target/copy.h"
 #include "inspector/target/maps.h"
 #include "inspector/target/pages.h"
+#include "walker/cpython/cpython.h"
 #include "walker/mem.h"
 
-/* Everything that the walkers may read. */
-int plan_all(const struct maps *maps, const struct pages *pages, struct copy_plan *ret,
-             struct err *err) MUST_CHECK;
-/* The same without the insides of pymalloc's pools, found through `mem` (the live process). Fails
- * as cpython_find does: a process that is no supported CPython is told here, before anything is
- * copied. */
-int plan_needed(const struct maps *maps, const struct pages *pages, const struct modules *modules,
-                struct mem *mem, struct copy_plan *ret, struct err *err) MUST_CHECK;
+/* All present memory that the walkers may read, without the insides of pymalloc's pools, found
+ * through `mem` (the live process) from `py`, which an earlier look found; what may have changed
+ * since is read again. */
+int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *mem,
+                struct cpython *py, struct copy_plan *ret, struct err *err) MUST_CHECK;
+/* That earlier look. Fails as cpython_find does: what is no supported CPython is told here, before
+ * anything is stopped or copied. */
+int plan_look(const struct maps *maps, const struct pages *pages, const struct modules *modules,
+              struct mem *mem, struct cpython *ret, struct err *err) MUST_CHECK;
 
 #endif

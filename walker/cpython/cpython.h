@@ -50,9 +50,10 @@ struct cpython_input {
 /* One pymalloc state: the main interpreter's, or that of an own-GIL subinterpreter (3.12+). */
 struct cpython_heap {
     uint64_t usedpools;
-    uint64_t arenas;    /* array of struct arena_object; 0: not found */
-    uint64_t maxarenas; /* entries of it */
-    bool empty;         /* no size class has a pool */
+    uint64_t arenas;                  /* array of struct arena_object; 0: not found */
+    uint64_t maxarenas;               /* entries of it */
+    uint64_t arenas_at, maxarenas_at; /* where those two variables lie; 0: not known */
+    bool empty;                       /* no size class has a pool */
 };
 
 struct cpython {
@@ -80,6 +81,9 @@ struct cpython {
  */
 int cpython_find(const struct cpython_input *in, struct cpython *ret, struct notes *notes,
                  struct err *err) MUST_CHECK;
+/* Read again what can change from one moment to the next: where the arrays of arenas are. For a
+ * quick look at a target that was found before and is stopped now. */
+void cpython_refresh(const struct cpython_input *in, struct cpython *py);
 void cpython_release(struct cpython *py);
 
 /* Walk the pymalloc heaps: claim each arena, fill snap->pymalloc and snap->arenas. Then claim what

@@ -48,6 +48,8 @@ static bool heap_at(const struct cpython_input *in, const struct cpython *py, ui
     const struct layout *l = &py->layout;
     memset(heap, 0, sizeof *heap);
     heap->usedpools = state + layout_offset(l, LF_obm_used);
+    heap->arenas_at = state + layout_offset(l, LF_obm_arenas);
+    heap->maxarenas_at = state + layout_offset(l, LF_obm_maxarenas);
     if (!usedpools_at(in, py, heap->usedpools, TOLERATED_CLASSES, &heap->empty))
         return false;
     if (layout_u64(l, in->mem, state, LF_obm_arenas, &heap->arenas, NULL) < 0 ||
@@ -106,6 +108,8 @@ static bool heap_by_symbols(const struct cpython_input *in, const struct cpython
     if (!m || !m->usedpools || !m->arenas || !m->maxarenas)
         return false;
     heap->usedpools = m->usedpools;
+    heap->arenas_at = m->arenas;
+    heap->maxarenas_at = m->maxarenas;
     if (!usedpools_at(in, py, heap->usedpools, TOLERATED_CLASSES, &heap->empty) ||
         mem_u64(in->mem, m->arenas, &heap->arenas, NULL) < 0 ||
         mem_u32(in->mem, m->maxarenas, &max, NULL) < 0 || max > MAX_ARENAS)
@@ -139,4 +143,22 @@ int cpython_interpreters(const struct cpython_input *in, struct cpython *py, str
     if (py->traits->obmalloc == OBMALLOC_STATIC)
         return static_heap(in, py, notes, err);
     return heaps_of_interpreters(in, py, notes, err);
+}
+
+void cpython_refresh(const struct cpython_input *in, struct cpython *py)
+{
+    for (size_t i = 0; i < py->n_heaps; i++) {
+        struct cpython_heap *heap = &py->heaps[i];
+        uint64_t arenas = 0;
+        uint32_t max = 0;
+        if (!heap->arenas_at || mem_u64(in->mem, heap->arenas_at, &arenas, NULL) < 0)
+            continue;
+        /* An array that moved has grown: without the variable its new size is not known. */
+        if (heap->maxarenas_at && mem_u32(in->mem, heap->maxarenas_at, &max, NULL) == 0 &&
+            max <= MAX_ARENAS)
+            heap->maxarenas = max;
+        else if (arenas != heap->arenas)
+            heap->maxarenas = 0;
+        heap->arenas = arenas;
+    }
 }

@@ -215,7 +215,7 @@ static uint64_t entries_by_block(struct mem *mem, uint64_t arenas)
 /* maxarenas lies near `arenas`, before or behind it as the compiler liked; it is a power of two and
  * its array must fill the block. */
 static uint64_t find_maxarenas(const struct cpython_input *in, uint64_t where, uint64_t arenas,
-                               uint64_t above)
+                               uint64_t above, uint64_t *at)
 {
     uint64_t fits = entries_by_block(in->mem, arenas);
     for (int64_t d = 4; d <= 128; d += 4) {
@@ -224,10 +224,13 @@ static uint64_t find_maxarenas(const struct cpython_input *in, uint64_t where, u
             if (mem_u32(in->mem, where + (uint64_t)(sign * d), &v, NULL) < 0)
                 continue;
             if (v >= 16 && v <= MAX_ARENAS && is_power_of_two(v) && v > above &&
-                (!fits || (v <= fits && fits - v <= 4096 / ARENA_OBJECT_BYTES + 1)))
+                (!fits || (v <= fits && fits - v <= 4096 / ARENA_OBJECT_BYTES + 1))) {
+                *at = where + (uint64_t)(sign * d);
                 return v;
+            }
         }
     }
+    *at = 0;
     return fits > above && fits <= MAX_ARENAS ? fits : 0;
 }
 
@@ -244,7 +247,8 @@ static bool try_arenas(const struct cpython_input *in, const struct cpython *py,
         above = max_u64(above, w[i].index);
     }
     heap->arenas = p;
-    heap->maxarenas = find_maxarenas(in, where, p, above);
+    heap->arenas_at = where;
+    heap->maxarenas = find_maxarenas(in, where, p, above, &heap->maxarenas_at);
     return heap->maxarenas != 0;
 }
 

@@ -126,10 +126,13 @@ static bool take_top(struct cursor *c, uint64_t word)
 {
     uint64_t size = word & ~(uint64_t)CHUNK_FLAGS, room = c->r->end - c->p;
     if (word & (c->bad | CHUNK_NON_MAIN) || size < 16 || size > room || !(word & 1)) {
-        note_add(c->w->notes, "malloc.damaged", c->p, room,
-                 "top chunk 0x%" PRIx64 " of arena 0x%" PRIx64 " has the size word 0x%" PRIx64
-                 ": taken to the heap's end",
-                 c->p, c->arena->addr, word);
+        const char *fmt = "top chunk 0x%" PRIx64 " of arena 0x%" PRIx64
+                          " has the size word 0x%" PRIx64 ": taken to the heap's end";
+        /* A new top is named before its size is written into fresh memory. */
+        if (word == 0)
+            note_remark(c->w->notes, "malloc.transit", c->p, room, fmt, c->p, c->arena->addr, word);
+        else
+            note_add(c->w->notes, "malloc.damaged", c->p, room, fmt, c->p, c->arena->addr, word);
         size = room;
     }
     take_chunk(c, size, &c->arena->top_sum, CAT_MALLOC_TOP, GLIBC_TOP);
