@@ -6,6 +6,7 @@
 #include "formats/base/num.h"
 #include "formats/base/vec.h"
 #include "walker/cpython/cpython.h"
+#include "walker/glibc/glibc.h"
 #include "walker/note.h"
 
 enum { PAGE = 4096 };
@@ -25,34 +26,81 @@ static int add(struct ranges *r, uint64_t start, uint64_t end, struct err *err)
 {
     if (end <= start)
         return 0;
+    if (r->n && r->items[r->n - 1].end == start) {
+        r->items[r->n - 1].end = end;
+        return 0;
+    }
     if (vec_reserve(&r->items, &r->cap, r->n + 1, sizeof *r->items) < 0)
         return err_set(err, ERR_NOMEM, "no memory to plan the copy");
     r->items[r->n++] = (struct mem_region){start, end};
     return 0;
 }
 
-/* [start, end) less the insides of the pools in spare[*next...]; both in address order. */
-static int add_less(struct ranges *r, uint64_t start, uint64_t end,
-                    const struct cpython_range *spare, size_t n_spare, size_t *next,
-                    uint64_t pool_size, struct err *err)
+/* What is left out, in address order: merged from the insides of pools and of mmapped chunks. */
+static int spare_add(void *ctx, uint64_t start, uint64_t end)
 {
-    int rc = 0;
-    while (*next < n_spare && spare[*next].end <= start)
-        (*next)++;
-    for (size_t i = *next; rc == 0 && i < n_spare && spare[i].start < end; i++) {
-        const struct cpython_range *s = &spare[i];
-        for (uint64_t pool = s->start; rc == 0 && pool < s->end; pool += pool_size) {
-            if (pool < start || pool + pool_size > end)
-                continue;
-            rc = add(r, start, pool + PAGE, err);
-            start = pool + pool_size;
-        }
-    }
-    return rc == 0 ? add(r, start, end, err) : rc;
+    return add(ctx, start, end, NULL);
 }
 
-static int plan(const struct maps *maps, const struct pages *pages,
-                const struct cpython_range *spare, size_t n_spare, uint64_t pool_size,
+static int spare_pools(struct ranges *spare, const struct cpython_arena *a, uint64_t pool_size)
+{
+    int rc = 0;
+    for (uint64_t pool = a->pools_start; rc == 0 && pool < a->pools_end; pool += pool_size)
+        rc = add(spare, pool + PAGE, pool + pool_size, NULL);
+    return rc;
+}
+
+/* The end of the anonymous memory around v->start: several mappings may make one piece. */
+static bool starts_run(const struct maps *maps, size_t i)
+{
+    const struct vma *v = &maps->items[i];
+    return vma_is_heapish(v) &&
+           (i == 0 || maps->items[i - 1].end != v->start || !vma_is_heapish(&maps->items[i - 1]));
+}
+
+/* Between the arenas of each run of anonymous memory lie, among others, mmapped chunks. */
+static int find_spare(const struct maps *maps, struct mem *mem, const struct cpython_arena *arenas,
+                      size_t n, uint64_t pool_size, struct ranges *spare)
+{
+    struct vma_list vmas = maps_list(maps);
+    size_t next = 0;
+    for (size_t i = 0; i < maps->n; i++) {
+        if (!starts_run(maps, i))
+            continue;
+        uint64_t at = maps->items[i].start, end = vma_heapish_end(&vmas, at);
+        while (next < n && arenas[next].end <= at)
+            next++;
+        for (; next < n && arenas[next].start < end; next++) {
+            int rc = glibc_spare(mem, &vmas, at, arenas[next].start, spare_add, spare);
+            if (rc == 0)
+                rc = spare_pools(spare, &arenas[next], pool_size);
+            if (rc < 0)
+                return rc;
+            at = arenas[next].end;
+        }
+        int rc = at < end ? glibc_spare(mem, &vmas, at, end, spare_add, spare) : 0;
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* [start, end) less spare[*next...]. */
+static int add_less(struct ranges *r, uint64_t start, uint64_t end, const struct ranges *spare,
+                    size_t *next, struct err *err)
+{
+    while (*next < spare->n && spare->items[*next].end <= start)
+        (*next)++;
+    for (size_t i = *next; i < spare->n && spare->items[i].start < end; i++) {
+        int rc = add(r, start, spare->items[i].start, err);
+        if (rc < 0)
+            return rc;
+        start = max_u64(start, spare->items[i].end);
+    }
+    return add(r, start, end, err);
+}
+
+static int plan(const struct maps *maps, const struct pages *pages, const struct ranges *spare,
                 struct copy_plan *ret, struct err *err)
 {
     struct ranges r = {0};
@@ -60,8 +108,7 @@ static int plan(const struct maps *maps, const struct pages *pages,
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < maps->n; i++)
         if (wanted(&maps->items[i]) && pages_wanted(maps, i))
-            rc = add_less(&r, maps->items[i].start, maps->items[i].end, spare, n_spare, &next,
-                          pool_size, err);
+            rc = add_less(&r, maps->items[i].start, maps->items[i].end, spare, &next, err);
     if (rc == 0)
         rc = copy_plan(ret, pages->runs, pages->n, r.items, r.n, err);
     free(r.items);
@@ -73,17 +120,21 @@ int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *
 {
     struct vma_list vmas = maps_list(maps);
     struct residency res;
-    struct cpython_range *spare = NULL;
+    struct cpython_arena *arenas = NULL;
+    struct ranges spare = {0};
     size_t n = 0;
     int rc = residency_init(&res, pages->runs, pages->n, err);
     if (rc < 0)
         return rc;
     struct cpython_input in = {mem, &vmas, &res, NULL, 0};
     cpython_refresh(&in, py);
-    rc = cpython_spare(&in, py, &spare, &n, err);
+    rc = cpython_arena_list(&in, py, &arenas, &n, err);
+    if (rc == 0 && find_spare(maps, mem, arenas, n, py->traits->pool_size, &spare) < 0)
+        rc = err_set(err, ERR_NOMEM, "no memory to plan the copy");
     if (rc == 0)
-        rc = plan(maps, pages, spare, n, py->traits->pool_size, ret, err);
-    free(spare);
+        rc = plan(maps, pages, &spare, ret, err);
+    free(spare.items);
+    free(arenas);
     residency_release(&res);
     return rc;
 }

@@ -362,7 +362,8 @@ static void check_blocks(struct check *c, const struct truth *t, bool is_243)
         if (addrset_find(&t->live, t->freed[i]) || !k)
             continue;
         /* Its memory may belong to a later block, or to something of libc's. */
-        if (k->state == GLIBC_USED && k->addr == t->freed[i] - 16 && !addrset_find(&t->live, k->addr + 16))
+        if (k->state == GLIBC_USED && k->addr == t->freed[i] - 16 &&
+            !addrset_find(&t->live, k->addr + 16))
             fault(c, "freed block is in use", t->freed[i], GLIBC_CACHED, k->state);
     }
 }
@@ -371,8 +372,8 @@ static void check_info(struct check *c, const struct truth *t, const struct snap
                        bool is_243)
 {
     const struct snapshot_mallinfo2 *i = &m->mallinfo2;
-    const uint64_t have[10] = {i->arena,   i->ordblks,  i->smblks,   i->hblks,   i->hblkhd,
-                               0,          i->fsmblks,  i->uordblks, i->fordblks, i->keepcost};
+    const uint64_t have[10] = {i->arena, i->ordblks, i->smblks,   i->hblks,    i->hblkhd,
+                               0,        i->fsmblks, i->uordblks, i->fordblks, i->keepcost};
     static const char *const names[10] = {"arena",   "ordblks", "smblks",   "hblks",    "hblkhd",
                                           "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"};
     for (int k = 0; k < 10; k++) {
@@ -443,10 +444,16 @@ static int run(struct check *c, const char *truth_path)
     snapshot_init(&snap);
     notes_init(&notes, &snap);
     blockmap_init(&map, &c->res);
-    struct glibc_input in = {.mem = mem, .vmas = &list, .res = &c->res, .data = c->data,
-                             .n_data = c->n_data, .fs_bases = c->fs,
-                             .n_threads = c->no_threads ? 0 : c->n_tids, .chunk = c->loose ? NULL : on_chunk,
-                             .chunk_ctx = c, .layout_name = &layout};
+    struct glibc_input in = {.mem = mem,
+                             .vmas = &list,
+                             .res = &c->res,
+                             .data = c->data,
+                             .n_data = c->n_data,
+                             .fs_bases = c->fs,
+                             .n_threads = c->no_threads ? 0 : c->n_tids,
+                             .chunk = c->loose ? NULL : on_chunk,
+                             .chunk_ctx = c,
+                             .layout_name = &layout};
     double t0 = now();
     int rc = glibc_walk(&in, &map, &snap, &notes, &err);
     double t1 = now();
@@ -464,12 +471,13 @@ static int run(struct check *c, const char *truth_path)
     check_sums(c, &list, &map, &snap, &notes);
     print_notes(c, &snap);
     const struct snapshot_malloc *m = &snap.malloc;
-    printf("%s glibc %s layout %s: %zu live %zu freed, %zu chunks, arenas %" PRIu64 " cached %" PRIu64
-           " mmapped %" PRIu64 " transit %" PRIu64 " damaged %" PRIu64
+    printf("%s glibc %s layout %s: %zu live %zu freed, %zu chunks, arenas %" PRIu64
+           " cached %" PRIu64 " mmapped %" PRIu64 " transit %" PRIu64 " damaged %" PRIu64
            " notes %zu complete %d, faults %" PRIu64 ", %.1f ms\n",
            c->faults ? "FAIL" : "ok", truth.version, layout, truth.live.n, truth.n_freed,
-           (size_t)(m->used_chunks + m->cached_chunks + m->free_chunks), m->arenas, m->cached_chunks, m->mmapped_chunks, m->transit_chunks,
-           m->damaged_bytes, snap.n_notes, snap.complete, c->faults, (t1 - t0) * 1e3);
+           (size_t)(m->used_chunks + m->cached_chunks + m->free_chunks), m->arenas,
+           m->cached_chunks, m->mmapped_chunks, m->transit_chunks, m->damaged_bytes, snap.n_notes,
+           snap.complete, c->faults, (t1 - t0) * 1e3);
     free(truth.freed);
     addrset_release(&truth.live);
     blockmap_release(&map);
@@ -481,7 +489,8 @@ int main(int argc, char **argv)
 {
     static struct check c;
     if (argc < 3) {
-        fprintf(stderr, "usage: malloc_check PID TRUTH [--image] [--no-threads] [--loose] [--quiet]\n");
+        fprintf(stderr,
+                "usage: malloc_check PID TRUTH [--image] [--no-threads] [--loose] [--quiet]\n");
         return 2;
     }
     c.pid = atoi(argv[1]);

@@ -9,11 +9,10 @@
  *     R ADDRESS REQUESTED USABLE LIVE THREAD      every allocation, in order
  *     M arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost
  *
- * One binary has to run on glibc 2.31 to 2.43: it binds to the oldest symbol versions and looks
- * mallinfo2 up. Build it with
- *     cc -O1 -fno-builtin -U_FORTIFY_SOURCE -nostartfiles malloc_target.c -Wl,--no-as-needed \
- *         -l:libpthread.so.0 -l:libdl.so.2
- */
+ * One binary runs on glibc 2.31 to 2.43: it binds to the oldest symbol versions, brings its own
+ * way to __libc_start_main (crt1.o asks for that of 2.34) and looks mallinfo2 up. Before 2.34
+ * threads and dlsym are in libraries of their own, which a plain link on a newer system leaves out:
+ * there, run it with LD_PRELOAD="libpthread.so.0 libdl.so.2". */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -30,7 +29,7 @@
 __asm__(".symver pthread_create,pthread_create@GLIBC_2.2.5");
 __asm__(".symver pthread_join,pthread_join@GLIBC_2.2.5");
 __asm__(".symver dlsym,dlsym@GLIBC_2.2.5");
-__asm__(".symver __libc_start_main,__libc_start_main@GLIBC_2.2.5");
+__asm__(".symver old_start_main,__libc_start_main@GLIBC_2.2.5");
 
 enum option {
     FOREIGN_SBRK = 1,
@@ -61,11 +60,12 @@ static struct record *records;
 static int n_records, options, n_threads;
 static int turn, done; /* a barrier of our own: pthread's has other versions */
 static const size_t sizes[] = {
-    0,     1,     8,      24,     25,     40,     56,     57,     72,     88,      100,    104,
-    120,   121,   136,    152,    200,    300,    400,    504,    512,    600,     1000,   1015,
-    1016,  1024,  1032,   1033,   1040,   1048,   1500,   2000,   3000,   4000,    4096,   5000,
-    8192,  10000, 20000,  40000,  65536,  65537,  100000, 120000, 131000, 131056,  131072, 131073,
-    135168, 140000, 200000, 262144, 500000, 1048576, 1500000, 4194304, 5000000};
+    0,      1,      8,      24,      25,      40,      56,     57,     72,     88,
+    100,    104,    120,    121,     136,     152,     200,    300,    400,    504,
+    512,    600,    1000,   1015,    1016,    1024,    1032,   1033,   1040,   1048,
+    1500,   2000,   3000,   4000,    4096,    5000,    8192,   10000,  20000,  40000,
+    65536,  65537,  100000, 120000,  131000,  131056,  131072, 131073, 135168, 140000,
+    200000, 262144, 500000, 1048576, 1500000, 4194304, 5000000};
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
 static void die(const char *what)
@@ -76,8 +76,8 @@ static void die(const char *what)
 
 static void *map_shared(size_t bytes, int fd)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0),
-                   fd, 0);
+    void *p =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
     if (p == MAP_FAILED)
         die("mmap\n");
     return p;
@@ -219,7 +219,8 @@ static void fake(struct bag *b)
 
 static void work(int thread)
 {
-    struct bag b = {map_shared(LIST * sizeof(int), -1), 0, thread, 88172645463325252u + (unsigned)thread};
+    struct bag b = {map_shared(LIST * sizeof(int), -1), 0, thread,
+                    88172645463325252u + (unsigned)thread};
     fill_sizes(&b);
     fill_aligned(&b);
     bag_drop(&b, 2);
@@ -263,7 +264,8 @@ static void foreign_sbrk(intptr_t bytes)
 /* Let the heap grow by a few pages and no more. */
 static void block_brk(void)
 {
-    free(malloc(100));
+    void *volatile first = malloc(100); /* volatile: or the compiler drops the pair */
+    free(first);
     uintptr_t end = ((uintptr_t)sbrk(0) + 4095) & ~(uintptr_t)4095;
     if (mmap((void *)(end + 3 * 4096), 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
              0) == MAP_FAILED)
@@ -435,14 +437,13 @@ int main(int argc, char **argv)
     ready(count);
 }
 
-/* crt1.o of a new glibc asks for __libc_start_main@GLIBC_2.34. */
-int __libc_start_main(int (*fn)(int, char **), int argc, char **argv, void (*init)(void),
+/* crt1.o calls this instead of libc's. */
+int old_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                   void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
+int __libc_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
                       void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
-void start_c(long *stack, void (*rtld_fini)(void));
-void start_c(long *stack, void (*rtld_fini)(void))
+int __libc_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                      void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
 {
-    __libc_start_main(main, (int)stack[0], (char **)(stack + 1), NULL, NULL, rtld_fini, stack);
-    _exit(1);
+    return old_start_main(fn, argc, argv, init, fini, rtld_fini, stack_end);
 }
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tmov %rdx, %rsi\n"
-        "\tand $-16, %rsp\n\tcall start_c\n");

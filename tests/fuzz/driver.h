@@ -40,8 +40,9 @@ static uint64_t fuzz_draw(uint64_t below)
 
 static void fuzz_mutate(uint8_t *buf, size_t len)
 {
-    static const uint64_t words[] = {0, 1, 8, 16, 31, 32, 4096, INT32_MAX, UINT32_MAX, INT64_MAX,
-                                     UINT64_MAX, 0x4141414141414141};
+    static const uint64_t words[] = {0,          1,         8,          16,
+                                     31,         32,        4096,       INT32_MAX,
+                                     UINT32_MAX, INT64_MAX, UINT64_MAX, 0x4141414141414141};
     for (uint64_t n = fuzz_draw(16); n && len; n--) {
         size_t at = (size_t)fuzz_draw(len), run = (size_t)fuzz_draw(len - at < 64 ? len - at : 64);
         uint64_t word = words[fuzz_draw(sizeof words / sizeof words[0])];
@@ -112,7 +113,8 @@ int main(int argc, char **argv)
     unsigned long n = argc > 1 ? strtoul(argv[1], &end, 10) : 1000;
     if (end && *end)
         return fuzz_files(argc, argv, buf);
-    fuzz_state = 88172645463325252u ^ (argc > 2 ? strtoul(argv[2], NULL, 10) : 1) * 0x9e3779b97f4a7c15u;
+    fuzz_state =
+        88172645463325252u ^ (argc > 2 ? strtoul(argv[2], NULL, 10) : 1) * 0x9e3779b97f4a7c15u;
     for (unsigned long i = 0; i < n; i++)
         fuzz_run(buf, fuzz_input((unsigned)i, buf));
     printf("%lu inputs\n", n);

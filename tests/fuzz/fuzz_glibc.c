@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "formats/base/num.h"
-#include "tests/lib/glibc_fixture.h"
+#include "tests/lib/glibc_fixture.c" /* each program is linked from one .c file */
 
 #define FUZZ_SEED seed
 #include "tests/fuzz/driver.h"

@@ -375,9 +375,16 @@ static void fixture_run(struct fixture *f, struct mem *mem, const struct residen
         r->mapped += f->vmas[i].end - f->vmas[i].start;
         r->present += f->vmas[i].rss;
     }
-    struct glibc_input in = {.mem = mem, .vmas = &list, .res = res, .data = &f->data, .n_data = 1,
-                             .fs_bases = f->fs, .n_threads = f->no_threads ? 0 : 2,
-                             .chunk = on_chunk, .chunk_ctx = r, .layout_name = &r->layout};
+    struct glibc_input in = {.mem = mem,
+                             .vmas = &list,
+                             .res = res,
+                             .data = &f->data,
+                             .n_data = 1,
+                             .fs_bases = f->fs,
+                             .n_threads = f->no_threads ? 0 : 2,
+                             .chunk = on_chunk,
+                             .chunk_ctx = r,
+                             .layout_name = &r->layout};
     if (f->claimed_start < f->claimed_end &&
         blockmap_claim_one(&map, f->claimed_start, f->claimed_end, CAT_PYTHON_BLOCKS_USED, 1,
                            "pymalloc arena", NULL) < 0)

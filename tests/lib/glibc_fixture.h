@@ -1,6 +1,6 @@
-/* A small glibc heap in memory, at fixed addresses, in any layout: main_arena with a foreign sbrk in
- * its middle, a thread arena with two heaps, two threads with caches, fastbins, bins, two mmapped
- * chunks of which one is memaligned. `want` is what a walk has to find. */
+/* A small glibc heap in memory, at fixed addresses, in any layout: main_arena with a foreign sbrk
+ * in its middle, a thread arena with two heaps, two threads with caches, fastbins, bins, two
+ * mmapped chunks of which one is memaligned. `want` is what a walk has to find. */
 #ifndef HEAPCENSUS_GLIBC_FIXTURE_H
 #define HEAPCENSUS_GLIBC_FIXTURE_H
 

@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "formats/base/num.h"
-#include "tests/lib/glibc_fixture.h"
+#include "tests/lib/glibc_fixture.c" /* each program is linked from one .c file */
 #include "tests/lib/tap.h"
 
 static struct fixture whole, broken;

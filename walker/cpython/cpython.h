@@ -91,11 +91,15 @@ void cpython_release(struct cpython *py);
 int cpython_walk(const struct cpython_input *in, struct cpython *py, struct blockmap *map,
                  struct snapshot *snap, struct notes *notes, struct err *err) MUST_CHECK;
 
-/* Ranges of pools of which a census needs only the first page of each (traits->pool_size apart), so
- * that whoever copies the target can leave the rest out. Sorted; *ret is the caller's to free.
- * Empty for 3.8 and 3.9, whose pools are one page. */
-int cpython_spare(const struct cpython_input *in, const struct cpython *py,
-                  struct cpython_range **ret, size_t *n, struct err *err) MUST_CHECK;
+struct cpython_arena {
+    uint64_t start, end;
+    /* Pools of which a census needs only the first page of each (traits->pool_size apart), so that
+     * whoever copies the target can leave the rest out; empty where it needs them whole. */
+    uint64_t pools_start, pools_end;
+};
+/* All arenas, sorted and disjoint; *ret is the caller's to free. */
+int cpython_arena_list(const struct cpython_input *in, const struct cpython *py,
+                       struct cpython_arena **ret, size_t *n, struct err *err) MUST_CHECK;
 
 /* "pymalloc", "pymalloc_debug", "malloc", "malloc_debug", "mimalloc", "mimalloc_debug". After
  * cpython_walk: what the heap holds counts more than what a setting says. */

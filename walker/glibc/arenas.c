@@ -1,8 +1,8 @@
 /* Arenas and their heaps.
  *
- * The heaps of thread arenas are not on a list from an arena, but each newer one names the older and
- * all lie at multiples of HEAP_MAX_SIZE. So they are found by looking at those addresses for the
- * address of an arena of the ring: a broken `prev` or `top` then costs nothing. */
+ * The heaps of thread arenas are not on a list from an arena, but each newer one names the older
+ * and all lie at multiples of HEAP_MAX_SIZE. So they are found by looking at those addresses for
+ * the address of an arena of the ring: a broken `prev` or `top` then costs nothing. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,8 @@ enum {
 static uint64_t heap_max_of(const struct walk *w)
 {
     uint64_t hp = w->roots[0].par.hp_pagesize;
-    bool follows = w->l->heap_max_follows_hp && is_power_of_two(hp) && hp >= 1 << 20 && hp <= 1u << 30;
+    bool follows =
+        w->l->heap_max_follows_hp && is_power_of_two(hp) && hp >= 1 << 20 && hp <= 1u << 30;
     return follows ? 4 * hp : 64u << 20;
 }
 
@@ -64,7 +65,8 @@ static void heap_trim(struct walk *w, struct heap *h)
 {
     uint64_t mapped = vma_heapish_end(w->in->vmas, h->addr) - h->addr;
     mapped = min_u64(mapped, w->heap_max);
-    if (h->size > mapped || h->size % GLIBC_PAGE || h->size < (uint64_t)w->l->heap_size + CHUNK_MIN) {
+    if (h->size > mapped || h->size % GLIBC_PAGE ||
+        h->size < (uint64_t)w->l->heap_size + CHUNK_MIN) {
         note_add(w->notes, "malloc.damaged", h->addr, 0,
                  "heap 0x%" PRIx64 " says it has 0x%" PRIx64 " bytes; 0x%" PRIx64 " are mapped",
                  h->addr, h->size, mapped);
@@ -90,7 +92,8 @@ static int heap_try(struct walk *w, struct addrset *set, uint64_t addr, struct e
     }
     if (w->arenas[arena].main)
         return 0;
-    struct heap h = {addr, glibc_layout_get(w->l, bytes, HEAP_PREV), glibc_layout_get(w->l, bytes, HEAP_SIZE),
+    struct heap h = {addr, glibc_layout_get(w->l, bytes, HEAP_PREV),
+                     glibc_layout_get(w->l, bytes, HEAP_SIZE),
                      glibc_layout_get(w->l, bytes, HEAP_MPROTECT_SIZE), arena};
     heap_trim(w, &h);
     return heap_add(w, &h, err);

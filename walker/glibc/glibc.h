@@ -54,4 +54,13 @@ struct glibc_input {
 int glibc_walk(const struct glibc_input *in, struct blockmap *map, struct snapshot *snap,
                struct notes *notes, struct err *err) MUST_CHECK;
 
+/* Chunks from this size on are worth leaving out of a copy. */
+enum { GLIBC_SPARE_MIN = 256 << 10 };
+/* [start, end) of which a census needs nothing; in address order. Negative ends the search. */
+typedef int (*glibc_spare_fn)(void *ctx, uint64_t start, uint64_t end);
+/* The mmapped chunks that lie one behind the other from `start` (page aligned, nobody else's memory
+ * up to `end`) on, and what of them glibc_walk does not look at. Returns fn's error or 0. */
+int glibc_spare(struct mem *mem, const struct vma_list *vmas, uint64_t start, uint64_t end,
+                glibc_spare_fn fn, void *ctx) MUST_CHECK;
+
 #endif

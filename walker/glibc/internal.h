@@ -45,8 +45,8 @@ struct arena {
     uint64_t fastbins[GLIBC_FASTBINS];
     uint32_t flags;
     bool main;
-    bool fits;      /* its header passed the probe without a fault */
-    size_t root;    /* index into walk.roots */
+    bool fits;   /* its header passed the probe without a fault */
+    size_t root; /* index into walk.roots */
     struct sum used, cached, fast, free, top_sum;
     uint64_t overhead; /* headers, fenceposts, tcache structs, alignment, foreign sbrk */
     uint64_t damaged;
@@ -158,10 +158,10 @@ size_t arena_of(const struct walk *w, uint64_t addr);
 /* -- account.c: fills the ledger for one region in address order -- */
 struct account {
     struct blockmap *map;
-    uint64_t at, end;  /* accounted up to at; never beyond end */
-    uint64_t lo, hi;   /* the unclaimed piece being filled */
-    uint64_t easy;     /* [at, easy) is unclaimed and present: no look-ups needed */
-    uint64_t foreign;  /* bytes left out because they had an owner already */
+    uint64_t at, end; /* accounted up to at; never beyond end */
+    uint64_t lo, hi;  /* the unclaimed piece being filled */
+    uint64_t easy;    /* [at, easy) is unclaimed and present: no look-ups needed */
+    uint64_t foreign; /* bytes left out because they had an owner already */
     const char *what;
     struct tally tally;
     int rc;

@@ -7,8 +7,7 @@
 
 #include "formats/base/num.h"
 
-#define STATE_UPTO_2_42                                                                            \
-    .state_id = 0, .state_size = 2200
+#define STATE_UPTO_2_42 .state_id = 0, .state_size = 2200
 #define STATE_UPTO_2_42_FIELDS                                                                     \
     [STATE_FLAGS] = 4, [STATE_FASTBINS] = 16, [STATE_TOP] = 96, [STATE_BINS] = 112,                \
     [STATE_NEXT] = 2160, [STATE_ATTACHED] = 2176, [STATE_SYSTEM_MEM] = 2184,                       \
@@ -41,36 +40,73 @@
     [PAR_MAX_MMAPPED_MEM] = 96, [PAR_SBRK_BASE] = 104, [PAR_TCACHE_BINS] = 112,                    \
     [PAR_TCACHE_MAX_BYTES] = 120, [PAR_TCACHE_COUNT] = 128
 
-#define HEAP_FIELDS                                                                                \
-    [HEAP_ARENA] = 0, [HEAP_PREV] = 8, [HEAP_SIZE] = 16, [HEAP_MPROTECT_SIZE] = 24
+#define HEAP_FIELDS [HEAP_ARENA] = 0, [HEAP_PREV] = 8, [HEAP_SIZE] = 16, [HEAP_MPROTECT_SIZE] = 24
 
 #define TCACHE_BYTES                                                                               \
     .tcache = {.count_width = 1, .entries = 64, .bins = 64, .size = 576, .chunk_size = 0x250}
 #define TCACHE_WORDS                                                                               \
-    .tcache = {.count_width = 2, .entries = 128, .bins = 64, .size = 640, .chunk_size = 0x290,     \
+    .tcache = {.count_width = 2,                                                                   \
+               .entries = 128,                                                                     \
+               .bins = 64,                                                                         \
+               .size = 640,                                                                        \
+               .chunk_size = 0x290,                                                                \
                .has_key = true}
 #define TCACHE_SLOTS(span, mmapped)                                                                \
-    .tcache = {.count_width = 2, .entries = 152, .bins = 76, .size = 760, .chunk_size = 0x300,     \
-               .chunk_span = span, .counts_down = true, .has_key = true, .holds_mmapped = mmapped}
+    .tcache = {.count_width = 2,                                                                   \
+               .entries = 152,                                                                     \
+               .bins = 76,                                                                         \
+               .size = 760,                                                                        \
+               .chunk_size = 0x300,                                                                \
+               .chunk_span = span,                                                                 \
+               .counts_down = true,                                                                \
+               .has_key = true,                                                                    \
+               .holds_mmapped = mmapped}
 
 #define MMAP_OLD .mmap_tail = 0, .mmap_lead_mask = ~0ull
 #define MMAP_2_43 .mmap_tail = 16, .mmap_lead_mask = ~1ull, .mmapped_mem_drifts = true
 
 /* Newest first; where two rows cannot be told apart by anything in the target, either reads it. */
 const struct glibc_layout glibc_layouts[GLIBC_LAYOUTS] = {
-    {.name = "2.43", STATE_2_43, PAR_2_43, .safe_linking = true, MMAP_2_43, TCACHE_SLOTS(16, true),
+    {.name = "2.43",
+     STATE_2_43,
+     PAR_2_43,
+     .safe_linking = true,
+     MMAP_2_43,
+     TCACHE_SLOTS(16, true),
      .offset = {STATE_2_43_FIELDS, PAR_2_43_FIELDS, HEAP_FIELDS}},
-    {.name = "2.35-2.41", STATE_UPTO_2_42, PAR_UPTO_2_42, .safe_linking = true,
-     .heap_max_follows_hp = true, MMAP_OLD, TCACHE_WORDS,
+    {.name = "2.35-2.41",
+     STATE_UPTO_2_42,
+     PAR_UPTO_2_42,
+     .safe_linking = true,
+     .heap_max_follows_hp = true,
+     MMAP_OLD,
+     TCACHE_WORDS,
      .offset = {STATE_UPTO_2_42_FIELDS, PAR_UPTO_2_42_FIELDS, HEAP_FIELDS}},
-    {.name = "2.42", STATE_UPTO_2_42, PAR_UPTO_2_42, .safe_linking = true, MMAP_OLD,
+    {.name = "2.42",
+     STATE_UPTO_2_42,
+     PAR_UPTO_2_42,
+     .safe_linking = true,
+     MMAP_OLD,
      TCACHE_SLOTS(0, false),
      .offset = {STATE_UPTO_2_42_FIELDS, PAR_UPTO_2_42_FIELDS, HEAP_FIELDS}},
-    {.name = "2.32-2.34", STATE_UPTO_2_42, PAR_UPTO_2_34, .safe_linking = true, MMAP_OLD,
-     TCACHE_WORDS, .offset = {STATE_UPTO_2_42_FIELDS, PAR_UPTO_2_34_FIELDS, HEAP_FIELDS}},
-    {.name = "2.30-2.31", STATE_UPTO_2_42, PAR_UPTO_2_34, MMAP_OLD, TCACHE_WORDS,
+    {.name = "2.32-2.34",
+     STATE_UPTO_2_42,
+     PAR_UPTO_2_34,
+     .safe_linking = true,
+     MMAP_OLD,
+     TCACHE_WORDS,
      .offset = {STATE_UPTO_2_42_FIELDS, PAR_UPTO_2_34_FIELDS, HEAP_FIELDS}},
-    {.name = "2.28-2.29", STATE_UPTO_2_42, PAR_UPTO_2_34, MMAP_OLD, TCACHE_BYTES,
+    {.name = "2.30-2.31",
+     STATE_UPTO_2_42,
+     PAR_UPTO_2_34,
+     MMAP_OLD,
+     TCACHE_WORDS,
+     .offset = {STATE_UPTO_2_42_FIELDS, PAR_UPTO_2_34_FIELDS, HEAP_FIELDS}},
+    {.name = "2.28-2.29",
+     STATE_UPTO_2_42,
+     PAR_UPTO_2_34,
+     MMAP_OLD,
+     TCACHE_BYTES,
      .offset = {STATE_UPTO_2_42_FIELDS, PAR_UPTO_2_34_FIELDS, HEAP_FIELDS}},
 };
 

@@ -1,5 +1,5 @@
-/* glibc malloc's structures as data: one row per range of releases that share every offset and every
- * rule the walker depends on. docs/HOWTO-ADD-GLIBC.md says how to add one.
+/* glibc malloc's structures as data: one row per range of releases that share every offset and
+ * every rule the walker depends on. docs/HOWTO-ADD-GLIBC.md says how to add one.
  *
  * A row is chosen by trial (probe.c), never by the version string: distributions backport. Each
  * probe strikes rows from a mask; the first row left is used. Fields hold offsets in bytes from the
@@ -20,8 +20,8 @@ enum glibc_field {
 };
 
 enum {
-    GLIBC_BINS = 127,     /* fd/bk pairs in malloc_state, all releases */
-    GLIBC_FASTBINS = 10,  /* heads, where there are fastbins at all */
+    GLIBC_BINS = 127,    /* fd/bk pairs in malloc_state, all releases */
+    GLIBC_FASTBINS = 10, /* heads, where there are fastbins at all */
     GLIBC_STATE_MAX = 2200,
     GLIBC_PAR_MAX = 144,
     GLIBC_HEAP_INFO_READ = 32, /* bytes of heap_info that carry our fields, all releases */
@@ -44,16 +44,16 @@ struct glibc_tcache {
 };
 
 struct glibc_layout {
-    const char *name;          /* "2.35-2.41": the releases */
-    uint8_t state_id, par_id;  /* rows with equal ids share that structure */
+    const char *name;         /* "2.35-2.41": the releases */
+    uint8_t state_id, par_id; /* rows with equal ids share that structure */
     uint16_t state_size, par_size, heap_size;
     int16_t offset[GLIBC_FIELDS];
     struct glibc_tcache tcache;
-    bool safe_linking;          /* links are mangled with their own address (2.32 and later) */
-    bool heap_max_follows_hp;   /* HEAP_MAX_SIZE is 4 * hp_pagesize if that is set */
-    bool mmapped_mem_drifts;    /* each mremap adds 16 to mp_.mmapped_mem for good (2.43) */
-    uint8_t mmap_tail;          /* an mmapped block is lead + size + this */
-    uint64_t mmap_lead_mask;    /* which bits of prev_size are the lead (2.43 keeps a flag there) */
+    bool safe_linking;        /* links are mangled with their own address (2.32 and later) */
+    bool heap_max_follows_hp; /* HEAP_MAX_SIZE is 4 * hp_pagesize if that is set */
+    bool mmapped_mem_drifts;  /* each mremap adds 16 to mp_.mmapped_mem for good (2.43) */
+    uint8_t mmap_tail;        /* an mmapped block is lead + size + this */
+    uint64_t mmap_lead_mask;  /* which bits of prev_size are the lead (2.43 keeps a flag there) */
 };
 
 enum { GLIBC_LAYOUTS = 6 };

@@ -63,7 +63,8 @@ static bool link_fits(struct walk *w, uint64_t link, uint64_t size, uint64_t bia
     uint64_t prev_size, word;
     if (link == 0)
         return true;
-    return link % 16 == 0 && heapish_at(w, link) && probe_header(w, link - bias, &prev_size, &word) &&
+    return link % 16 == 0 && heapish_at(w, link) &&
+           probe_header(w, link - bias, &prev_size, &word) &&
            (word & ~(uint64_t)CHUNK_FLAGS) == size;
 }
 
@@ -73,8 +74,7 @@ void link_probe(struct walk *w, uint64_t field, uint64_t size, uint64_t bias)
     uint64_t value;
     for (int i = 0; i < GLIBC_LAYOUTS; i++)
         safe |= glibc_layouts[i].safe_linking ? 1u << i : 0;
-    if (!(w->rows & safe) || !(w->rows & ~safe) ||
-        mem_u64(w->in->mem, field, &value, NULL) < 0)
+    if (!(w->rows & safe) || !(w->rows & ~safe) || mem_u64(w->in->mem, field, &value, NULL) < 0)
         return;
     bool raw = link_fits(w, value, size, bias);
     bool mangled = link_fits(w, value ^ field >> 12, size, bias);
@@ -128,7 +128,8 @@ int fastbins_collect(struct walk *w, struct err *err)
 
 /* Follow one bin from its head back to its head. False if it does not lead there. Loops are found
  * with a checkpoint that moves ahead (Brent) instead of a set: bins may hold millions. */
-static bool bin_count(struct walk *w, struct arena *a, uint64_t head, uint64_t first, uint64_t *left)
+static bool bin_count(struct walk *w, struct arena *a, uint64_t head, uint64_t first,
+                      uint64_t *left)
 {
     uint64_t at = first, back = head, checkpoint = head, steps = 0, stride = 1;
     while (at != head) {
@@ -157,8 +158,9 @@ static void compare_bins(struct walk *w, struct arena *a)
     uint64_t allowed = w->in->n_threads > 3 ? w->in->n_threads : 3;
     if (a->bins_broken || a->torn > allowed) {
         note_add(w->notes, "malloc.bins", a->addr, 0,
-                 "the bins of arena 0x%" PRIx64 " are broken: %" PRIu64 " chunks on its lists, %" PRIu64
-                 " free chunks seen, %" PRIu64 " links do not lead back",
+                 "the bins of arena 0x%" PRIx64 " are broken: %" PRIu64
+                 " chunks on its lists, %" PRIu64 " free chunks seen, %" PRIu64
+                 " links do not lead back",
                  a->addr, a->listed.n, a->free.n, a->torn);
         return;
     }

@@ -1,5 +1,6 @@
-/* What no list names: main_arena's extensions outside brk memory, and chunks with a mapping of their
- * own. Both are looked for at page steps through anonymous memory that nobody has claimed yet.
+/* What no list names: main_arena's extensions outside brk memory, and chunks with a mapping of
+ * their own. Both are looked for at page steps through anonymous memory that nobody has claimed
+ * yet.
  *
  * An mmapped chunk's user memory is aligned to a power of two, so its header can only be at nine
  * places of a page. A memaligned block keeps a stale header at its start and has the real one
@@ -144,7 +145,8 @@ static int mmapped_add(struct walk *w, const struct mmapped *m, struct err *err)
 
 static uint64_t collected_end(const struct walk *w)
 {
-    return w->n_mmapped ? w->mmapped[w->n_mmapped - 1].block + w->mmapped[w->n_mmapped - 1].total : 0;
+    return w->n_mmapped ? w->mmapped[w->n_mmapped - 1].block + w->mmapped[w->n_mmapped - 1].total
+                        : 0;
 }
 
 /* One page of the unclaimed [lo, hi): what starts there; *next is where to go on. */

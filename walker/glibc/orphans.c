@@ -1,6 +1,6 @@
-/* Caches that belong to no thread we know: fork keeps the caches of threads that do not exist in the
- * child, and a target that runs has no registers to read. Nothing points to them, so they are told
- * by size and content during the walk, and their chunks are corrected from used to cached. */
+/* Caches that belong to no thread we know: fork keeps the caches of threads that do not exist in
+ * the child, and a target that runs has no registers to read. Nothing points to them, so they are
+ * told by size and content during the walk, and their chunks are corrected from used to cached. */
 #include <inttypes.h>
 
 #include "formats/base/num.h"
@@ -87,8 +87,8 @@ static bool keys_agree(struct walk *w, const struct tcache_view *v)
     return true;
 }
 
-/* Move a chunk's bytes in the ledger. The extent is the ledger's own and not const; blockmap_at only
- * promises readers not to change it. */
+/* Move a chunk's bytes in the ledger. The extent is the ledger's own and not const; blockmap_at
+ * only promises readers not to change it. */
 static void ledger_move(struct walk *w, uint64_t chunk, uint64_t size, enum category to)
 {
     struct extent *e = (struct extent *)blockmap_at(w->map, chunk);

@@ -34,7 +34,8 @@ struct state_fit probe_state(struct walk *w, const struct glibc_layout *l, const
     uint64_t top = glibc_layout_get(l, bytes, STATE_TOP);
     if (top & 15 || !vma_writable_at(w->in->vmas, top))
         fit.bad++;
-    if (glibc_layout_get(l, bytes, STATE_SYSTEM_MEM) > glibc_layout_get(l, bytes, STATE_MAX_SYSTEM_MEM))
+    if (glibc_layout_get(l, bytes, STATE_SYSTEM_MEM) >
+        glibc_layout_get(l, bytes, STATE_MAX_SYSTEM_MEM))
         fit.bad++;
     if (glibc_layout_get(l, bytes, STATE_ATTACHED) > 100000)
         fit.bad++;
@@ -61,10 +62,13 @@ bool probe_convincing(struct walk *w, const struct glibc_layout *l, const uint8_
 static bool par_possible(struct walk *w, const struct glibc_layout *l, const uint8_t *b)
 {
     uint64_t threshold = glibc_layout_get(l, b, PAR_MMAP_THRESHOLD);
-    uint64_t bins = glibc_layout_get(l, b, PAR_TCACHE_BINS), test = glibc_layout_get(l, b, PAR_ARENA_TEST);
+    uint64_t bins = glibc_layout_get(l, b, PAR_TCACHE_BINS),
+             test = glibc_layout_get(l, b, PAR_ARENA_TEST);
     uint64_t max_bytes = glibc_layout_get(l, b, PAR_TCACHE_MAX_BYTES);
-    uint64_t n = glibc_layout_get(l, b, PAR_N_MMAPS), most = glibc_layout_get(l, b, PAR_MAX_N_MMAPS);
-    uint64_t mem = glibc_layout_get(l, b, PAR_MMAPPED_MEM), base = glibc_layout_get(l, b, PAR_SBRK_BASE);
+    uint64_t n = glibc_layout_get(l, b, PAR_N_MMAPS),
+             most = glibc_layout_get(l, b, PAR_MAX_N_MMAPS);
+    uint64_t mem = glibc_layout_get(l, b, PAR_MMAPPED_MEM),
+             base = glibc_layout_get(l, b, PAR_SBRK_BASE);
     if (threshold == 0 || threshold > MMAP_THRESHOLD_MAX + GLIBC_PAGE || test == 0 || test > 100000)
         return false;
     if (bins == 0 || bins > TCACHE_SMALL_BINS || max_bytes < 24 || max_bytes > (4u << 20) + 64)
@@ -72,7 +76,8 @@ static bool par_possible(struct walk *w, const struct glibc_layout *l, const uin
     if (glibc_layout_get(l, b, PAR_TCACHE_COUNT) > 65535 || n > most || most > INT32_MAX ||
         glibc_layout_get(l, b, PAR_N_MMAPS_MAX) > INT32_MAX)
         return false;
-    if (mem > glibc_layout_get(l, b, PAR_MAX_MMAPPED_MEM) || mem & (l->mmapped_mem_drifts ? 15 : 4095))
+    if (mem > glibc_layout_get(l, b, PAR_MAX_MMAPPED_MEM) ||
+        mem & (l->mmapped_mem_drifts ? 15 : 4095))
         return false;
     if (!l->mmapped_mem_drifts && (n == 0) != (mem == 0))
         return false;

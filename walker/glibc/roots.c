@@ -1,9 +1,9 @@
 /* Where to start: main_arena and mp_ by their signature in the writable data of the modules.
  *
- * An empty bin points to itself, so that 127 such pairs in a row are found in any image; look-alikes
- * a few words off share most pairs, and the ring of arenas (`next` leads back) rejects them. Only
- * when nothing passes without a fault - the arena itself is damaged - the best of the rest is
- * taken, with a note. */
+ * An empty bin points to itself, so that 127 such pairs in a row are found in any image;
+ * look-alikes a few words off share most pairs, and the ring of arenas (`next` leads back) rejects
+ * them. Only when nothing passes without a fault - the arena itself is damaged - the best of the
+ * rest is taken, with a note. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,7 +191,8 @@ static int try_strict(struct scan *s, const struct glibc_layout *l, size_t o, st
 {
     struct walk *w = s->w;
     struct candidate c = {s->base + o, l, 0, 0};
-    if (!probe_convincing(w, l, s->bytes + o, c.addr, 0) || w->n_roots == MAX_ROOTS || arena_known(w, c.addr))
+    if (!probe_convincing(w, l, s->bytes + o, c.addr, 0) || w->n_roots == MAX_ROOTS ||
+        arena_known(w, c.addr))
         return 0;
     if (w->n_roots && w->roots[0].rows != rows_like(l, false))
         return 0;
@@ -267,14 +268,15 @@ static int try_par(struct scan *s, size_t o, struct err *err)
             continue;
         s->best = (struct candidate){s->base + o, l, score, 0};
         const uint8_t *b = s->bytes + o;
-        s->root->par = (struct par){
-            .known = true,
-            .addr = s->base + o,
-            .n_mmaps = glibc_layout_get(l, b, PAR_N_MMAPS),
-            .mmapped_mem = glibc_layout_get(l, b, PAR_MMAPPED_MEM),
-            .sbrk_base = glibc_layout_get(l, b, PAR_SBRK_BASE),
-            .hp_pagesize = glibc_layout_has(l, PAR_HP_PAGESIZE) ? glibc_layout_get(l, b, PAR_HP_PAGESIZE) : 0,
-            .tcache_count = glibc_layout_get(l, b, PAR_TCACHE_COUNT)};
+        s->root->par = (struct par){.known = true,
+                                    .addr = s->base + o,
+                                    .n_mmaps = glibc_layout_get(l, b, PAR_N_MMAPS),
+                                    .mmapped_mem = glibc_layout_get(l, b, PAR_MMAPPED_MEM),
+                                    .sbrk_base = glibc_layout_get(l, b, PAR_SBRK_BASE),
+                                    .hp_pagesize = glibc_layout_has(l, PAR_HP_PAGESIZE)
+                                                       ? glibc_layout_get(l, b, PAR_HP_PAGESIZE)
+                                                       : 0,
+                                    .tcache_count = glibc_layout_get(l, b, PAR_TCACHE_COUNT)};
     }
     return 0;
 }
@@ -341,7 +343,8 @@ static int take_damaged(struct scan *s, size_t i, struct err *err)
     w->roots[w->n_roots++].data = i;
     if (closed && best->bad <= 1)
         note_remark(w->notes, "malloc.root", best->addr, 0,
-                    "one list of main_arena at 0x%" PRIx64 " is half changed, as while a call is in "
+                    "one list of main_arena at 0x%" PRIx64
+                    " is half changed, as while a call is in "
                     "progress",
                     best->addr);
     else
