@@ -2,6 +2,7 @@
  * be known or prepared while the target runs (ELF files, memory for the copy) comes before the
  * stop; within it only the mappings, the present pages, smaps and the bytes; the analysis comes
  * after. */
+#define _GNU_SOURCE /* pthread_clockjoin_np */
 #include "inspector/census.h"
 
 #include <inttypes.h>
@@ -51,6 +52,7 @@ struct census {
     uint64_t begun_ns;
     bool late;    /* the deadline passed before all was read */
     bool stopped; /* by us or by another tracer */
+    bool moved;   /* the other tracer let it run while we read */
 };
 
 /* -v: when each phase was over, in milliseconds since the start. */
@@ -204,6 +206,8 @@ static int read_state(struct census *c, struct err *err)
 
 struct smaps_job {
     struct census *c;
+    pthread_t thread;
+    bool threaded;
     struct err err;
     int rc;
 };
@@ -217,41 +221,67 @@ static void *read_smaps(void *arg)
     return NULL;
 }
 
+/* Also where another tracer holds the target: it may have let it run while we read. */
 static void let_go(struct census *c)
 {
+    if (c->stop.held_by_tracer && !stop_still_held(&c->stop))
+        c->moved = true;
     if (c->stop.n && !c->stop.ended_ns)
         tell(c, "letting the process go");
     stop_end(&c->stop);
     c->paused_ns = stop_paused_ns(&c->stop);
 }
 
+static void smaps_start(struct smaps_job *job, struct census *c)
+{
+    memset(job, 0, sizeof *job);
+    job->c = c;
+    job->threaded = pthread_create(&job->thread, NULL, read_smaps, job) == 0;
+}
+
+/* Wait for smaps, but hold the target no longer than until the deadline. */
+static int smaps_finish(struct smaps_job *job, uint64_t deadline, struct err *err)
+{
+    if (!job->threaded) {
+        read_smaps(job);
+    } else {
+        struct timespec until;
+        uint64_t now = sys_now_ns();
+        uint64_t left = deadline > now ? deadline - now : 0;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        left = min_u64(left, 86400ull * 1000000000ull) + (uint64_t)until.tv_nsec;
+        until.tv_sec += (time_t)(left / 1000000000ull);
+        until.tv_nsec = (long)(left % 1000000000ull);
+        if (pthread_clockjoin_np(job->thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
+            job->c->late = true;
+            let_go(job->c);
+            pthread_join(job->thread, NULL);
+        }
+    }
+    if (job->rc < 0 && err)
+        *err = job->err;
+    return job->rc;
+}
+
 /* Copy and read smaps at once; let the target go as soon as both are done or time is up. */
 static int copy_stopped(struct census *c, const struct copy_plan *plan, uint64_t deadline,
                         struct err *err)
 {
-    struct smaps_job job = {.c = c};
-    pthread_t thread;
+    struct smaps_job job;
     int rc = copy_start(c->copy, plan, live_fd(c->live), err);
     if (rc < 0)
         return rc;
-    bool threaded = pthread_create(&thread, NULL, read_smaps, &job) == 0;
+    smaps_start(&job, c);
     enum copy_state state = copy_wait(c->copy, deadline, &interrupted);
-    c->late = state == COPY_LATE;
-    if (state != COPY_DONE)
+    if (state != COPY_DONE) {
+        c->late = state == COPY_LATE;
         let_go(c);
-    if (threaded)
-        pthread_join(thread, NULL);
-    else
-        read_smaps(&job);
+    }
+    rc = smaps_finish(&job, deadline, err);
     let_go(c);
     if (state == COPY_INTERRUPTED)
         return err_set(err, ERR_INTERRUPTED, "interrupted; the target runs on");
-    rc = copy_finish(c->copy, &c->copied, err);
-    if (rc == 0 && job.rc < 0) {
-        *err = job.err;
-        rc = job.rc;
-    }
-    return rc;
+    return rc < 0 ? rc : copy_finish(c->copy, &c->copied, err);
 }
 
 static int take_copy(struct census *c, uint64_t deadline, struct err *err)
@@ -291,7 +321,7 @@ static void fill_source(struct census *c)
         c->modules.exe_build_id[0] ? snapshot_str(c->snap, c->modules.exe_build_id) : NULL;
     s->paused_ns = c->paused_ns;
     s->threads = c->proc.threads;
-    s->consistent = c->stopped && !c->late;
+    s->consistent = c->stopped && !c->late && !c->moved;
     s->read_bytes = c->copy ? c->copied.bytes : c->pages.present;
 }
 
@@ -305,10 +335,15 @@ static void add_notes(struct census *c)
                  " ms: the target was let go and the rest read while it "
                  "ran; --max-pause allows more",
                  c->opt->max_pause_ns / 1000000);
+    if (c->moved)
+        note_add(&notes, "source.moved", 0, 0, "%s (pid %d) let the process run while it was read",
+                 c->stop.tracer_name, c->stop.tracer);
     if (c->stop.held_by_tracer)
-        note_remark(&notes, "source.traced", 0, 0,
-                    "the process was held by %s (pid %d): read beside it, without thread registers",
-                    c->stop.tracer_name, c->stop.tracer);
+        note_remark(
+            &notes, "source.traced", 0, 0,
+            "the process was held by %s (pid %d), not paused by heapcensus: read beside it, "
+            "without thread registers",
+            c->stop.tracer_name, c->stop.tracer);
     if (c->modules.unread)
         note_remark(&notes, "modules.unread", 0, 0,
                     "%zu mapped files could be read neither as files nor in memory",
@@ -354,7 +389,9 @@ static void pause_is_over(void *ctx)
  * while nothing can change. */
 static int walk_windows(struct census *c, uint64_t deadline, struct err *err)
 {
-    int rc = maps_read_smaps(&c->maps, c->opt->pid, err);
+    struct smaps_job job;
+    smaps_start(&job, c);
+    int rc = smaps_finish(&job, deadline, err);
     if (rc == 0)
         rc = pause_guard_new(c->live, deadline, pause_is_over, c, &interrupted, &c->guard, err);
     if (rc == 0 && c->stopped)

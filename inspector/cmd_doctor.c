@@ -62,8 +62,8 @@ static void check(struct checkup *c, bool ok, const char *name, const char *find
 static void check_process(struct checkup *c, const struct proc_status *p)
 {
     char text[512];
-    snprintf(text, sizeof text, "%s, uid %u, state %c, %" PRIu64 " threads%s", p->name, p->uid,
-             p->state, p->threads,
+    snprintf(text, sizeof text, "%s, uid %u, state %c, %" PRIu64 " thread%s%s", p->name, p->uid,
+             p->state, p->threads, p->threads == 1 ? "" : "s",
              p->ns_depth > 1 ? ", in a PID namespace of its own (a container)" : "");
     check(c, true, "process", text, NULL);
     if (p->tracer) {
@@ -104,10 +104,11 @@ static void check_memory(struct checkup *c, const struct pages *pages)
 static void check_malloc(struct checkup *c, const struct snapshot *snap)
 {
     char text[256];
-    snprintf(text, sizeof text, "%s %s, malloc is %s, %" PRIu64 " arenas",
+    snprintf(text, sizeof text, "%s %s, malloc is %s, %" PRIu64 " arena%s",
              snap->libc.name ? snap->libc.name : "unknown",
              snap->libc.version ? snap->libc.version : "",
-             snap->libc.allocator ? snap->libc.allocator : "unknown", snap->malloc.arenas);
+             snap->libc.allocator ? snap->libc.allocator : "unknown", snap->malloc.arenas,
+             snap->malloc.arenas == 1 ? "" : "s");
     check(c, snap->malloc.present, "malloc", text,
           snap->malloc.present ? "" : "its memory is shown as one category, not walked");
 }

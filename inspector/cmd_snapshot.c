@@ -40,9 +40,9 @@ static int save(const struct options *opt, const struct snapshot *snap, struct e
     int rc = json_save(snap, path, opt->force, err);
     if (rc < 0 || opt->quiet || strcmp(path, "-") == 0)
         return rc;
-    printf("%s: %s resident, paused %.1f ms, %zu notes\n", path,
+    printf("%s: %s resident, paused %.1f ms, %zu note%s\n", path,
            report_size(rss, sizeof rss, snap->memory.rss_bytes, opt->bytes),
-           (double)snap->source.paused_ns / 1e6, snap->n_notes);
+           (double)snap->source.paused_ns / 1e6, snap->n_notes, snap->n_notes == 1 ? "" : "s");
     printf("next: heapcensus summary %s\n", path);
     return report_done(stdout, err);
 }

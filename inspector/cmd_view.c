@@ -1,4 +1,5 @@
 /* The views: a process or a snapshot in, text or one JSON document out. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -43,7 +44,10 @@ static int load(const struct options *opt, struct snapshot *snap, struct err *er
 {
     if (opt->pid)
         return census_take(opt, snap, err);
-    return json_load(opt->target, opt->partial ? JSON_PARTIAL : 0, snap, err);
+    int rc = json_load(opt->target, opt->partial ? JSON_PARTIAL : 0, snap, err);
+    if (rc == ERR_OS && err->os_errno == ENOENT)
+        err_remedy(err, "a target is a PID or a snapshot file; see heapcensus --help");
+    return rc;
 }
 
 static int write_text(const struct options *opt, const struct report_view *view,

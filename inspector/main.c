@@ -188,9 +188,12 @@ static int take_option(struct options *opt, int c, const char *arg, struct err *
     case 'V':
         printf("heapcensus %s\n", HEAPCENSUS_VERSION);
         return 1;
-    case '?':
     case ':':
-        err_set(err, ERR_USAGE, "the options are not right");
+        err_set(err, ERR_USAGE, "the option %s needs a value", arg ? arg : "");
+        err_remedy(err, "see heapcensus --help");
+        return ERR_USAGE;
+    case '?':
+        err_set(err, ERR_USAGE, "there is no option %s", arg ? arg : "");
         err_remedy(err, "see heapcensus --help");
         return ERR_USAGE;
     default:
@@ -265,6 +268,7 @@ enum exit_code exit_of_err(const struct err *err)
         return EXIT_INTERRUPTED;
     case ERR_OS:
         return err->os_errno == EACCES || err->os_errno == EPERM ? EXIT_PERMISSION
+               : err->os_errno == ENOENT                         ? EXIT_NO_TARGET
                                                                  : EXIT_INCOMPLETE;
     default:
         return EXIT_INCOMPLETE;
@@ -303,8 +307,10 @@ int main(int argc, char **argv)
     struct options opt = {.max_pause_ns = 2000000000, .top = -1};
     const struct cmd *cmd = NULL;
     int c;
-    while ((c = getopt_long(argc, argv, "p:o:fqvrhV", long_options, NULL)) != -1) {
-        int rc = take_option(&opt, c, optarg, &err);
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":p:o:fqvrhV", long_options, NULL)) != -1) {
+        const char *arg = c == '?' || c == ':' ? argv[optind - 1] : optarg;
+        int rc = take_option(&opt, c, arg, &err);
         if (rc)
             return rc > 0 ? EXIT_OK : fail(&err);
     }
