@@ -207,7 +207,8 @@ static int read_state(struct census *c, struct err *err)
 struct smaps_job {
     struct census *c;
     pthread_t thread;
-    bool threaded;
+    bool threaded, finished;
+    uint64_t deadline;
     struct err err;
     int rc;
 };
@@ -322,7 +323,7 @@ static void fill_source(struct census *c)
     s->paused_ns = c->paused_ns;
     s->threads = c->proc.threads;
     s->consistent = c->stopped && !c->late && !c->moved;
-    s->read_bytes = c->copy ? c->copied.bytes : c->pages.present;
+    s->read_bytes = (c->copy ? c->copied.bytes : 0) + (c->live ? c->live->bytes : 0);
 }
 
 static void add_notes(struct census *c)
@@ -356,7 +357,8 @@ static void add_notes(struct census *c)
     note_flush(&notes);
 }
 
-static int analyse(struct census *c, struct mem *mem, struct err *err)
+static int analyse(struct census *c, struct mem *mem, int (*settle)(void *, struct err *),
+                   void *settle_ctx, struct err *err)
 {
     int rc = residency_init(&c->res, c->pages.runs, c->pages.n, err);
     if (rc < 0)
@@ -373,6 +375,8 @@ static int analyse(struct census *c, struct mem *mem, struct err *err)
         .libc_name = c->modules.libc_name,
         .libc_version = c->modules.libc_version[0] ? c->modules.libc_version : NULL,
         .interposer = c->modules.interposer,
+        .settle = settle,
+        .settle_ctx = settle_ctx,
     };
     return walk_run(&in, c->snap, err);
 }
@@ -384,21 +388,32 @@ static void pause_is_over(void *ctx)
     let_go(c);
 }
 
-/* Walk in windows over /proc/PID/mem. The sums need smaps before the ledger is settled, and the
- * target must not be held for it twice: smaps comes first, in the same pause. Pages are cached only
- * while nothing can change. */
+/* The walk has read its last byte: take smaps, which was read beside it, and let go. */
+static int windows_read(void *ctx, struct err *err)
+{
+    struct smaps_job *job = ctx;
+    int rc = smaps_finish(job, job->deadline, err);
+    job->finished = true;
+    let_go(job->c);
+    return rc;
+}
+
+/* Walk in windows over /proc/PID/mem, smaps beside it. Pages are cached only while nothing can
+ * change. */
 static int walk_windows(struct census *c, uint64_t deadline, struct err *err)
 {
     struct smaps_job job;
-    smaps_start(&job, c);
-    int rc = smaps_finish(&job, deadline, err);
-    if (rc == 0)
-        rc = pause_guard_new(c->live, deadline, pause_is_over, c, &interrupted, &c->guard, err);
+    int rc = pause_guard_new(c->live, deadline, pause_is_over, c, &interrupted, &c->guard, err);
     if (rc == 0 && c->stopped)
         rc = mem_cache_new(c->guard, WINDOW_CACHE_PAGES, &c->cache, err);
-    if (rc == 0)
-        rc = analyse(c, c->cache ? c->cache : c->guard, err);
+    if (rc < 0)
+        return rc;
+    smaps_start(&job, c);
+    job.deadline = deadline;
+    rc = analyse(c, c->cache ? c->cache : c->guard, windows_read, &job, err);
     let_go(c);
+    if (!job.finished)
+        smaps_finish(&job, deadline, NULL);
     return rc;
 }
 
@@ -448,7 +463,7 @@ int census_take(const struct options *opt, struct snapshot *snap, struct err *er
     if (rc == 0 && c.copy)
         rc = refresh_modules(&c, err);
     if (rc == 0 && c.copy)
-        rc = analyse(&c, copy_mem(c.copy), err);
+        rc = analyse(&c, copy_mem(c.copy), NULL, NULL, err);
     tell(&c, "analysed");
     if (rc == 0) {
         fill_source(&c);

@@ -43,7 +43,8 @@ int pause_guard_new(struct mem *below, uint64_t deadline_ns, void (*late)(void *
     struct guard *g = calloc(1, sizeof *g);
     if (!g)
         return err_set(err, ERR_NOMEM, "no memory to read the process");
-    *g = (struct guard){{&guard_ops, below->traits, 0}, below, deadline_ns, late, ctx, interrupted};
+    *g = (struct guard){
+        {.ops = &guard_ops, .traits = below->traits}, below, deadline_ns, late, ctx, interrupted};
     *ret = &g->mem;
     return 0;
 }

@@ -8,8 +8,11 @@
 
 int mem_readv(struct mem *mem, struct mem_span *spans, size_t n, struct err *err)
 {
+    int rc = mem->ops->readv(mem, spans, n, err);
     mem->reads++;
-    return mem->ops->readv(mem, spans, n, err);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        mem->bytes += spans[i].got;
+    return rc;
 }
 
 int mem_regions(struct mem *mem, const struct mem_region **ret, size_t *n, struct err *err)

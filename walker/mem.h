@@ -45,6 +45,7 @@ struct mem {
     const struct mem_ops *ops;
     unsigned traits; /* enum mem_trait */
     uint64_t reads;  /* calls that went to the backend, for the bench and the tests */
+    uint64_t bytes;  /* that they brought */
 };
 
 int mem_readv(struct mem *mem, struct mem_span *spans, size_t n, struct err *err) MUST_CHECK;

@@ -131,11 +131,14 @@ static int walk_all(struct walk_input *in, struct cpython *py, struct blockmap *
     fill_python(in, py, snap);
     /* Within a minor the layouts before 3.13 do not move; from 3.13 on the target tells itself. */
     if (!py->layout_exact && py->layout_differs)
-        note_remark(notes, "layout.nearest", 0, 0,
-                    "there is no layout of CPython %s: the one of %s was used, with the offsets that "
-                    "the target itself gives",
-                    py->version, py->layout.name);
+        note_remark(
+            notes, "layout.nearest", 0, 0,
+            "there is no layout of CPython %s: the one of %s was used, with the offsets that "
+            "the target itself gives",
+            py->version, py->layout.name);
     rc = walk_malloc(in, map, snap, notes, err);
+    if (rc == 0 && in->settle)
+        rc = in->settle(in->settle_ctx, err);
     if (rc == 0)
         rc = blockmap_settle(map, &in->vmas, fallback, in, snap, notes, err);
     return rc;

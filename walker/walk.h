@@ -33,7 +33,11 @@ struct walk_input {
     const char *libc_version;    /* or NULL */
     const char *interposer;      /* the allocator that a module other than libc defines, or NULL;
                                     "musl" where that is the libc */
-    bool foreign;                /* out: malloc is `interposer`, not glibc's */
+    /* Called, if not NULL, after the last read of mem and before rss and swap of the mappings are
+     * used: whoever collects those at the same time has them ready when this returns 0. */
+    int (*settle)(void *ctx, struct err *err);
+    void *settle_ctx;
+    bool foreign; /* out: malloc is `interposer`, not glibc's */
 };
 
 /* Walk, settle the ledger and fill snap's python, libc, memory, pymalloc, malloc, arenas, mappings
