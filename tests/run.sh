@@ -1,91 +1,98 @@
 #!/usr/bin/env bash
-# Runs the tests and adds up their TAP: run.sh [unit|FILE...]. Ends with `N passed, N failed, N skipped`.
+# Runs the tests and adds up: tests/run.sh [unit] [NAME...]
+#
+#   unit      only what needs no other process: unit tests, fuzz smokes, the rooms
+#   NAME...   only the test files whose name contains one of these
+#
+# The last line is `N passed, N failed, N skipped`; the exit status is 0 iff nothing failed. With CI
+# set in the environment a skip whose reason docs/HOWTO-TEST.md does not name is a failure.
+# HEAPCENSUS_JOBS (2) test files run at once; their output is kept in build/tap.
 set -u
-cd "$(dirname "$0")/.."
-BUILD=${BUILD:-build}
-export BUILD
-export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1}
-out=$(mktemp -d)
-trap 'rm -rf "$out"' EXIT
+cd "$(dirname "$0")/.." || exit 1
 
-# name<TAB>seconds<TAB>command
-list() {
-    printf 'rooms\t300\ttests/check_rooms.sh\n'
-    for t in "$BUILD"/san/unit/test_*; do
-        [[ $t == *.d ]] || printf '%s\t180\t%s\n' "unit/${t##*/}" "$t"
-    done
-    for t in "$BUILD"/san/fuzz/fuzz_*; do
-        [[ $t == *.d ]] || printf '%s\t180\ttests/lib/fuzz_smoke.sh %s\n' "fuzz/${t##*/}" "$t"
-    done
-    [ "${1:-}" = unit ] && return
-    for t in tests/e2e/test_*.py; do
-        printf '%s\t900\t/usr/bin/python3 %s\n' "e2e/${t##*/}" "$t"
-    done
-}
+jobs=${HEAPCENSUS_JOBS:-2}
+dir=$PWD/build/tap
+only=()
+unit=no
+for word in "$@"; do
+    if [ "$word" = unit ]; then unit=yes; else only+=("$word"); fi
+done
+rm -rf "$dir"
+mkdir -p "$dir" || exit 1
+list=$dir/list
+: >"$list"
 
-# One test file: its TAP to a file, then its sums.
-run_one() {
-    local name=$1 limit=$2 log=$3
-    shift 3
-    local begun=$SECONDS status
-    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
-    status=$?
-    awk -v name="$name" -v status="$status" -v took=$((SECONDS - begun)) '
-        /^ok .*# *[Ss][Kk][Ii][Pp]/ { skipped++; next }
-        /^ok /     { passed++; next }
-        /^not ok / { failed++; next }
-        /^1\.\.[0-9]+/ { split($1, p, /\.\./); plan = p[2]; planned = 1 }
-        END {
-            passed += 0; failed += 0; skipped += 0
-            if (!planned) { failed++; why = " (died without a plan, status " status ")" }
-            else if (passed + failed + skipped != plan) { failed++; why = " (planned " plan ")" }
-            else if (status != 0 && failed == 0) { failed++; why = " (status " status ")" }
-            printf "%s %d %d %d\n", "sum", passed, failed, skipped
-            printf "%-28s %5d passed %3d failed %3d skipped %4d s%s\n", name, passed, failed, skipped, took, why
-        }' "$log" >"$log.sum"
-    tail -n 1 "$log.sum"
-    if grep -q '^sum [0-9]* [1-9]' "$log.sum"; then
-        echo "---- $name"
-        if grep -q '^not ok' "$log"; then
-            grep -A 12 '^not ok' "$log" | head -n 120
-        fi
-        tail -n 30 "$log"
-        echo "----"
+# add NAME SECONDS COMMAND: commands are words of ours, without blanks in them
+add() {
+    local name=$1 word
+    if [ ${#only[@]} -gt 0 ]; then
+        for word in "${only[@]}"; do
+            [[ $name == *"$word"* ]] && { echo "$*" >>"$list"; return; }
+        done
+        return
     fi
+    echo "$*" >>"$list"
 }
 
-if [ $# -gt 0 ] && [ "$1" != unit ]; then
-    i=0
-    for f in "$@"; do
-        i=$((i + 1))
-        case $f in
-        *.py) run_one "$f" 1800 "$out/$i" /usr/bin/python3 "$f" ;;
-        *) run_one "$f" 1800 "$out/$i" "$f" ;;
-        esac
+# The long ones first, so that the two lanes end together.
+if [ $unit = no ]; then
+    for t in tests/e2e/test_matrix.py tests/e2e/test_*.py; do
+        grep -q " $t\$" "$list" || add "$(basename "$t" .py)" 900 /usr/bin/python3 "$t"
     done
-else
-    # C tests and checks two at a time; the end-to-end tests likewise, behind them.
-    i=0
-    while IFS=$'\t' read -r name limit command; do
-        i=$((i + 1))
-        # shellcheck disable=SC2086 # the command is words
-        run_one "$name" "$limit" "$out/$i" $command &
-        while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
-    done < <(list "${1:-}")
-    wait
+    for t in tests/e2e/test_*.sh; do
+        [ -e "$t" ] && add "$(basename "$t" .sh)" 900 bash "$t"
+    done
 fi
+add rooms 300 bash tests/check_rooms.sh
+add fuzz_smoke 600 bash tests/lib/fuzz_smoke.sh
+for t in tests/unit/test_*.c; do
+    add "$(basename "$t" .c)" 300 "build/san/unit/$(basename "$t" .c)"
+done
 
-grep -h '# *[Ss][Kk][Ii][Pp]' "$out"/* 2>/dev/null | sed 's/^ok [0-9]* *-* */skipped: /' | sort | uniq -c
-read -r passed failed skipped < <(cat "$out"/*.sum | awk '/^sum/ { p += $2; f += $3; s += $4 } END { print p + 0, f + 0, s + 0 }')
-# A skip is a failure in CI unless docs/HOWTO-TEST.md names its reason.
-if [ -n "${CI:-}" ]; then
-    while IFS= read -r reason; do
-        [ -n "$reason" ] || continue
-        if ! grep -qF "$reason" docs/HOWTO-TEST.md; then
-            echo "a skip without a named reason: $reason"
-            failed=$((failed + 1))
-        fi
-    done < <(grep -h '# *[Ss][Kk][Ii][Pp]' "$out"/* 2>/dev/null | sed 's/.*# *[Ss][Kk][Ii][Pp] *//; s/:.*//' | sort -u)
+export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_leaks=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+# The roots are made before the clocks of the test files start.
+if [ $unit = no ]; then
+    bash tests/lib/roots.sh
 fi
+xargs -P "$jobs" -d '\n' -I LINE bash -c 'exec bash tests/lib/tap_one.sh "$0" $1' "$dir" LINE <"$list"
+
+named_skips() {
+    sed -n '/^## Named skips/,/^## /s/^- `\([^`]*\)`.*/\1/p' docs/HOWTO-TEST.md 2>/dev/null
+}
+mapfile -t named < <(named_skips)
+
+is_named() {
+    local n
+    for n in "${named[@]}"; do
+        [[ $1 == *"$n"* ]] && return 0
+    done
+    return 1
+}
+
+passed=0 failed=0 skipped=0
+while read -r name _; do
+    rc=$(cat "$dir/$name.rc" 2>/dev/null || echo 127)
+    sum=$(awk -v RC="$rc" -f tests/lib/tap_sum.awk "$dir/$name.tap" 2>/dev/null) || sum="0 1 0"
+    read -r p f s <<<"$sum"
+    if [ "$f" != 0 ]; then
+        echo
+        echo "== $name failed =="
+        sed -n 's/^bad /it is wrong as a test: /p' <<<"$sum"
+        # The failed lines with the comments behind them, and the end of stderr.
+        awk '/^not ok/ {show = 1} /^ok/ {show = 0} show' "$dir/$name.tap" | head -200
+        tail -60 "$dir/$name.err"
+    fi
+    while read -r _ reason; do
+        echo "skipped in $name: $reason"
+        if [ -n "${CI:-}" ] && ! is_named "$reason"; then
+            echo "  not named in docs/HOWTO-TEST.md, so it counts as a failure (CI is set)"
+            f=$((f + 1)) s=$((s - 1))
+        fi
+    done < <(sed -n 's/^skip /skip /p' <<<"$sum")
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+done <"$list"
+
+echo
 echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+[ $failed = 0 ]

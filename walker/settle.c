@@ -21,17 +21,24 @@ static void take_share(uint64_t *from, uint64_t *into, uint64_t part)
     }
 }
 
+/* What the mappings up to here have left of an extent's tally. */
+struct rest {
+    const struct extent *of;
+    struct tally tally;
+};
+
 /* Move the bytes of `e` that lie in [lo, hi) from its remaining tally into the mapping's. */
-static void split_extent(const struct blockmap *map, const struct extent *e, struct tally *rest,
+static void split_extent(const struct blockmap *map, const struct extent *e, struct rest *rest,
                          uint64_t lo, uint64_t hi, struct tally *into)
 {
-    take_share(rest->bytes, into->bytes, hi - lo);
-    take_share(rest->resident, into->resident, residency_bytes(map->res, lo, hi));
-    for (int i = 0; i < CAT_COUNT; i++) {
+    if (rest->of != e) {
+        *rest = (struct rest){e, e->tally};
         /* Things are counted where their extent starts. */
-        if (lo == e->start)
-            into->count[i] += rest->count[i];
+        for (int i = 0; i < CAT_COUNT; i++)
+            into->count[i] += e->tally.count[i];
     }
+    take_share(rest->tally.bytes, into->bytes, hi - lo);
+    take_share(rest->tally.resident, into->resident, residency_bytes(map->res, lo, hi));
 }
 
 static void add_gap(const struct blockmap *map, enum category cat, uint64_t lo, uint64_t hi,
@@ -60,12 +67,13 @@ static void match_rss(const struct vma *v, struct tally *t, struct notes *notes)
         memcpy(t->resident, scaled.resident, sizeof t->resident);
         return;
     }
-    /* More resident than seen: give it to what the mapping mostly is. */
-    int most = CAT_UNKNOWN;
+    /* More resident than seen: give it to what is not resident yet, in proportion. */
+    struct tally room = {0};
     for (int i = 0; i < CAT_COUNT; i++)
-        if (t->bytes[i] > t->bytes[most])
-            most = i;
-    t->resident[most] += v->rss - have;
+        room.bytes[i] = t->bytes[i] > t->resident[i] ? t->bytes[i] - t->resident[i] : 0;
+    uint64_t all = tally_bytes(&room), more = v->rss - have;
+    take_share(room.bytes, t->resident, min_u64(more, all));
+    t->resident[CAT_UNKNOWN] += more - min_u64(more, all); /* an Rss above the size */
 }
 
 static int add_mapping(struct snapshot *snap, const struct vma *v, const struct tally *t,
@@ -95,7 +103,7 @@ static int add_mapping(struct snapshot *snap, const struct vma *v, const struct 
 
 /* The categories of one mapping: its extents from items[*next] on, and the gaps between them. */
 static void fill_mapping(const struct blockmap *map, const struct vma *v, size_t *next,
-                         struct tally *rest, blockmap_default_fn fallback, void *ctx,
+                         struct rest *rest, blockmap_default_fn fallback, void *ctx,
                          struct tally *t)
 {
     uint64_t at = v->start;
@@ -104,8 +112,6 @@ static void fill_mapping(const struct blockmap *map, const struct vma *v, size_t
         uint64_t lo = max_u64(e->start, v->start), hi = min_u64(e->end, v->end);
         if (lo > at)
             add_gap(map, fallback(ctx, v, at, lo), at, lo, t);
-        if (e->start >= v->start)
-            *rest = e->tally;
         if (hi > lo)
             split_extent(map, e, rest, lo, hi, t);
         at = max_u64(at, hi);
@@ -121,7 +127,7 @@ int blockmap_settle(const struct blockmap *map, const struct vma_list *vmas,
                     struct notes *notes, struct err *err)
 {
     size_t next = 0;
-    struct tally rest = {0};
+    struct rest rest = {0};
     for (size_t i = 0; i < vmas->n; i++) {
         const struct vma *v = &vmas->items[i];
         while (next < map->n && map->items[next]->end <= v->start)

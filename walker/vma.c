@@ -5,6 +5,9 @@
 
 #include "formats/base/num.h"
 
+/* The user's half of the address space; sums of addresses below it do not wrap. */
+static const uint64_t USER_END = (uint64_t)1 << 63;
+
 const char *vma_kind_name(enum vma_kind kind)
 {
     static const char *const names[] = {"anonymous", "heap", "stack", "file", "shared", "kernel"};
@@ -32,7 +35,8 @@ const struct vma *vma_at(const struct vma_list *list, uint64_t addr)
 
 bool vma_is_heapish(const struct vma *v)
 {
-    return (v->kind == VMA_ANON || v->kind == VMA_HEAP) && v->r && v->w && !v->shared;
+    return (v->kind == VMA_ANON || v->kind == VMA_HEAP) && v->r && v->w && !v->shared &&
+           v->end <= USER_END;
 }
 
 bool vma_writable_at(const struct vma_list *list, uint64_t addr)

@@ -246,7 +246,7 @@ static struct mem *copy_live(struct check *c, struct mem *live)
         if (got)
             pieces[n++] = (struct mem_image_piece){c->runs[i].start, buf, got};
     }
-    struct mem *image;
+    struct mem *image = NULL;
     if (!pieces || mem_image_new(pieces, n, &image, NULL) < 0)
         die("image");
     return image;
@@ -478,6 +478,8 @@ static int run(struct check *c, const char *truth_path)
            (size_t)(m->used_chunks + m->cached_chunks + m->free_chunks), m->arenas,
            m->cached_chunks, m->mmapped_chunks, m->transit_chunks, m->damaged_bytes, snap.n_notes,
            snap.complete, c->faults, (t1 - t0) * 1e3);
+    free(live.regions);
+    close(live.fd);
     free(truth.freed);
     addrset_release(&truth.live);
     blockmap_release(&map);

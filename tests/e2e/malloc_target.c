@@ -437,11 +437,12 @@ int main(int argc, char **argv)
     ready(count);
 }
 
-/* crt1.o calls this instead of libc's. */
+/* crt1.o calls this instead of libc's. Hidden, or the old one would resolve to it as well. */
 int old_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
                    void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
-int __libc_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
-                      void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
+__attribute__((visibility("hidden"))) int
+__libc_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                  void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
 int __libc_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
                       void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
 {

@@ -1,11 +1,24 @@
-#!/bin/sh
-# A fuzzer's deterministic smoke as TAP: fuzz_smoke.sh BINARY
-name=$(basename "$1")
-if timeout 120 "$1" "${FUZZ_ITERATIONS:-3000}" 1 >"${TMPDIR:-/tmp}/$name.$$" 2>&1; then
-    echo "ok 1 - $name: ${FUZZ_ITERATIONS:-3000} mutations"
-else
-    echo "not ok 1 - $name"
-    tail -n 40 "${TMPDIR:-/tmp}/$name.$$" | sed 's/^/# /'
-fi
-rm -f "${TMPDIR:-/tmp}/$name.$$"
-echo 1..1
+#!/usr/bin/env bash
+# A few thousand inputs through every fuzzer, as TAP. The seed is fixed, so that a failure can be
+# repeated; HEAPCENSUS_FUZZ_SEED and _ITERATIONS change what is run. Long runs: make fuzz.
+cd "$(dirname "$0")/../.." || exit 1
+iterations=${HEAPCENSUS_FUZZ_ITERATIONS:-3000}
+seed=${HEAPCENSUS_FUZZ_SEED:-1}
+n=0
+failed=0
+for fuzzer in build/san/fuzz/fuzz_*; do
+    case $fuzzer in
+    *.d | *'*') continue ;;
+    esac
+    n=$((n + 1))
+    if out=$(timeout -k 5 90 "$fuzzer" "$iterations" "$seed" 2>&1); then
+        echo "ok $n - $(basename "$fuzzer"): $iterations inputs, seed $seed"
+    else
+        rc=$?
+        failed=1
+        echo "not ok $n - $(basename "$fuzzer"): $iterations inputs, seed $seed: exit $rc"
+        tail -40 <<<"$out" | sed 's/^/# /'
+    fi
+done
+echo "1..$n"
+exit $failed

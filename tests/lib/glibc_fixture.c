@@ -389,7 +389,11 @@ static void fixture_run(struct fixture *f, struct mem *mem, const struct residen
         blockmap_claim_one(&map, f->claimed_start, f->claimed_end, CAT_PYTHON_BLOCKS_USED, 1,
                            "pymalloc arena", NULL) < 0)
         assert(!"the fixture's own claim failed");
+    if (f->before_walk)
+        f->before_walk(f->fail_at);
     r->rc = glibc_walk(&in, &map, &r->snap, &notes, NULL);
+    if (f->before_walk)
+        f->before_walk(0);
     if (blockmap_settle(&map, &list, fallback, NULL, &r->snap, &notes, NULL) < 0)
         assert(!"settle failed");
     blockmap_release(&map);

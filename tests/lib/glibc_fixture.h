@@ -30,6 +30,9 @@ struct fixture {
     /* Claimed by somebody else before the walk; empty if equal. */
     uint64_t claimed_start, claimed_end;
     bool no_threads;
+    /* Called with fail_at just before the walk and with 0 right after; may be NULL. */
+    void (*before_walk)(unsigned long fail_at);
+    unsigned long fail_at;
     uint8_t bytes[FIXTURE_BYTES];
 };
 

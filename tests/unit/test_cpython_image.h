@@ -105,6 +105,7 @@ struct img {
     size_t n_parts;
     struct cpython_module module;
     struct glibc_data data;
+    size_t n_data; /* 1; 0 keeps the search for a malloc short */
     uint64_t arena[IMG_ARENAS], chunk, main_interp, state;
     struct snapshot_pymalloc want;
     uint64_t want_interpreters, want_segment_blocks;
@@ -299,8 +300,13 @@ IMG_FN void img_heap_roots(struct img *f, const struct img_heap *h, bool filled)
 {
     for (uint64_t i = 0; i < POOL_CLASSES; i++) {
         uint64_t self = h->usedpools + 16 * i - 16;
-        img_word(f, h->usedpools + 16 * i, h->head[i] ? h->head[i] : self, 8, "usedpools");
-        img_word(f, h->usedpools + 16 * i + 8, h->tail[i] ? h->tail[i] : self, 8, "usedpools");
+        img_u64(f, h->usedpools + 16 * i, h->head[i] ? h->head[i] : self);
+        img_u64(f, h->usedpools + 16 * i + 8, h->tail[i] ? h->tail[i] : self);
+        if (i % 4 != 1)
+            continue;
+        img_word(f, h->usedpools + 16 * i, h->head[i] ? h->head[i] : self, 8, "usedpools, first");
+        img_word(f, h->usedpools + 16 * i + 8, h->tail[i] ? h->tail[i] : self, 8,
+                 "usedpools, last");
     }
     bool known = filled && !f->o.no_arenas;
     img_word(f, h->arenas_at, known ? h->array : 0, 8, "arenas");
@@ -376,7 +382,7 @@ IMG_FN void img_debug_offsets(struct img *f)
     };
     uint64_t cookie;
     memcpy(&cookie, "xdebugpy", 8);
-    img_field(f, IMG_RUNTIME, LF_dbg_cookie, cookie);
+    img_word(f, IMG_RUNTIME, cookie, 8, "dbg_cookie");
     img_field(f, IMG_RUNTIME, LF_dbg_version, f->l->hexversion);
     img_field(f, IMG_RUNTIME, LF_dbg_free_threaded, f->l->free_threaded);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -411,7 +417,9 @@ IMG_FN void img_module(struct img *f)
         m->arenas = IMG_STATICS + (f->o.swapped ? 0x10 : 0x18);
         m->maxarenas = IMG_STATICS + (f->o.swapped ? 0x20 : 0x08);
     }
-    f->data = (struct glibc_data){IMG_DATA, IMG_DATA + IMG_DATA_BYTES, false};
+    /* Not all of it: glibc's walk looks for its arena at each word of it. */
+    f->data = (struct glibc_data){IMG_DATA, IMG_DATA + 0x3000, false};
+    f->n_data = 1;
 }
 
 IMG_FN void img_interpreter(struct img *f, uint64_t interp, uint64_t id, uint64_t next,
@@ -611,7 +619,7 @@ IMG_FN struct walk_input img_input(struct img *f, struct mem *mem)
 {
     struct walk_input in = {.mem = mem, .vmas = {f->vmas, f->n_vmas}, .res = &f->res};
     in.data = &f->data;
-    in.n_data = 1;
+    in.n_data = f->n_data;
     in.python.modules = &f->module;
     in.python.n_modules = 1;
     return in;

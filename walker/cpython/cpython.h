@@ -73,6 +73,7 @@ struct cpython {
     size_t n_interpreters, cap_interpreters;
     struct cpython_heap *heaps;
     size_t n_heaps, cap_heaps;
+    size_t lost_heaps; /* interpreters that point to a state that is none */
 };
 
 /* Find the interpreter, its version, flavour and layout, and prove the layout on the target.

@@ -41,6 +41,19 @@ static int list_interpreters(const struct cpython_input *in, struct cpython *py,
     return 0;
 }
 
+/* The array lies in one piece of writable memory: a damaged size must not send the walk through
+ * millions of entries that are not there. */
+static bool array_fits(const struct cpython_input *in, const struct cpython_heap *heap)
+{
+    const struct vma *v = vma_at(in->vmas, heap->arenas);
+    if (!heap->maxarenas)
+        return true;
+    if (heap->maxarenas > MAX_ARENAS || !v || !v->r || !v->w)
+        return false;
+    uint64_t end = max_u64(v->end, vma_heapish_end(in->vmas, heap->arenas));
+    return (end - heap->arenas) / ARENA_OBJECT_BYTES >= heap->maxarenas;
+}
+
 /* A state at `state`, in the shape of struct _obmalloc_state; false if it is none. */
 static bool heap_at(const struct cpython_input *in, const struct cpython *py, uint64_t state,
                     struct cpython_heap *heap)
@@ -55,8 +68,7 @@ static bool heap_at(const struct cpython_input *in, const struct cpython *py, ui
     if (layout_u64(l, in->mem, state, LF_obm_arenas, &heap->arenas, NULL) < 0 ||
         layout_u64(l, in->mem, state, LF_obm_maxarenas, &heap->maxarenas, NULL) < 0)
         return false;
-    return heap->maxarenas <= MAX_ARENAS &&
-           (!heap->maxarenas || vma_writable_at(in->vmas, heap->arenas));
+    return array_fits(in, heap);
 }
 
 static uint64_t state_of(const struct cpython_input *in, const struct cpython *py, uint64_t interp)
@@ -80,21 +92,31 @@ static int heaps_of_interpreters(const struct cpython_input *in, struct cpython 
         if (!state || !heap_at(in, py, state, &heap)) {
             /* Without pymalloc, and in free-threaded builds, there is none to find. */
             failed = true;
+            py->lost_heaps += state != 0;
             continue;
         }
         int rc = add_heap(py, &heap, err);
         if (rc < 0)
             return rc;
     }
+    if (py->free_threaded)
+        py->lost_heaps = 0;
     if (!failed || py->free_threaded)
         return 0;
     bool empty = false;
+    size_t before = py->n_heaps;
     uint64_t used = usedpools_scan(in, py, &empty);
-    if (used && heap_at(in, py, used - layout_offset(&py->layout, LF_obm_used), &heap))
-        return add_heap(py, &heap, err);
-    if (py->n_heaps && py->n_interpreters > py->n_heaps)
+    if (used && heap_at(in, py, used - layout_offset(&py->layout, LF_obm_used), &heap)) {
+        int rc = add_heap(py, &heap, err);
+        if (rc < 0)
+            return rc;
+    }
+    if (py->n_heaps > before && py->lost_heaps)
+        py->lost_heaps--;
+    if (py->lost_heaps)
         note_add(notes, "pymalloc.interpreter", 0, 0,
-                 "the pymalloc state of a subinterpreter was not found");
+                 "the pymalloc state of %zu interpreter%s was not found", py->lost_heaps,
+                 py->lost_heaps == 1 ? "" : "s");
     return 0;
 }
 
@@ -112,10 +134,10 @@ static bool heap_by_symbols(const struct cpython_input *in, const struct cpython
     heap->maxarenas_at = m->maxarenas;
     if (!usedpools_at(in, py, heap->usedpools, TOLERATED_CLASSES, &heap->empty) ||
         mem_u64(in->mem, m->arenas, &heap->arenas, NULL) < 0 ||
-        mem_u32(in->mem, m->maxarenas, &max, NULL) < 0 || max > MAX_ARENAS)
+        mem_u32(in->mem, m->maxarenas, &max, NULL) < 0)
         return false;
     heap->maxarenas = max;
-    return !max || vma_writable_at(in->vmas, heap->arenas);
+    return array_fits(in, heap);
 }
 
 static int static_heap(const struct cpython_input *in, struct cpython *py, struct notes *notes,

@@ -6,6 +6,8 @@
 #include "formats/base/num.h"
 #include "walker/cpython/cpython.h"
 
+static const char ARENA_NAME[] = "pymalloc arena";
+
 struct arena_walk {
     const struct cpython_input *in;
     const struct cpython *py;
@@ -156,12 +158,27 @@ static int add_arena(struct arena_walk *w, const struct arena_object *a, struct 
     arena->resident_bytes = residency_bytes(w->in->res, a->address, a->address + size);
     w->snap->pymalloc.arenas++;
     w->snap->pymalloc.arena_size = max_u64(w->snap->pymalloc.arena_size, size);
-    int rc = blockmap_claim(w->map, a->address, a->address + size, &t, "pymalloc arena", &why);
+    int rc = blockmap_claim(w->map, a->address, a->address + size, &t, ARENA_NAME, &why);
     if (rc == ERR_NOMEM)
         return err_set(err, ERR_NOMEM, "%s", why.text);
     if (rc < 0)
         note_add(w->notes, "pymalloc.arena", a->address, size, "%s", why.text);
     return 0;
+}
+
+/* The pools at both ends of each class's ring lie in arenas that were counted, or an entry of the
+ * array is damaged. */
+static void check_rings(struct arena_walk *w, const struct cpython_heap *heap)
+{
+    for (uint64_t i = 0; i < 2 * POOL_CLASSES; i++) {
+        uint64_t pool, self = heap->usedpools + 16 * (i / 2) - 16;
+        if (mem_u64(w->in->mem, heap->usedpools + 8 * i, &pool, NULL) < 0 || pool == self)
+            continue;
+        const struct extent *e = blockmap_at(w->map, pool);
+        if (!e || strcmp(e->what, ARENA_NAME) != 0)
+            note_add(w->notes, "pymalloc.pool", pool, w->py->traits->pool_size,
+                     "a pool in use lies in no arena: it is not counted");
+    }
 }
 
 static int walk_heap(struct arena_walk *w, const struct cpython_heap *heap, struct err *err)
@@ -190,6 +207,8 @@ static int walk_heap(struct arena_walk *w, const struct cpython_heap *heap, stru
                     "%" PRIu64 " of %" PRIu64 " entries of the arenas array are not in memory",
                     missing, heap->maxarenas);
     mem_window_release(&win);
+    if (rc == 0)
+        check_rings(w, heap);
     return rc;
 }
 
@@ -205,6 +224,19 @@ static int claim_pool(struct arena_walk *w, uint64_t pool, struct err *err)
     return blockmap_claim(w->map, pool, pool + size, &t, "pymalloc pool", err);
 }
 
+/* The pool from which a scan goes on where p has no bytes: the one in front of the next that has
+ * some. Reservations of terabytes are nearly empty. */
+static uint64_t next_present(const struct arena_walk *w, uint64_t p, uint64_t end)
+{
+    const struct residency *res = w->in->res;
+    uint64_t pool_size = w->py->traits->pool_size;
+    if (res->unknown)
+        return p;
+    size_t i = residency_seek(res, p);
+    uint64_t start = i < res->n ? min_u64(res->runs[i].start, end) : end;
+    return start > p ? round_up(start, pool_size) - pool_size : p;
+}
+
 static int scan_pools(struct arena_walk *w, struct err *err)
 {
     uint64_t pool_size = w->py->traits->pool_size;
@@ -212,9 +244,14 @@ static int scan_pools(struct arena_walk *w, struct err *err)
         const struct vma *v = &w->in->vmas->items[i];
         if (!vma_is_heapish(v))
             continue;
-        for (uint64_t p = round_up(v->start, pool_size); p + pool_size <= v->end; p += pool_size) {
+        uint64_t p = round_up(v->start, pool_size);
+        for (; p < v->end && v->end - p >= pool_size; p += pool_size) {
             struct pool_header h;
-            if (!read_pool(w, p, &h) || !pool_plausible(w->py, p, &h, false) ||
+            if (!read_pool(w, p, &h)) {
+                p = next_present(w, p, v->end);
+                continue;
+            }
+            if (!pool_plausible(w->py, p, &h, false) ||
                 blockmap_overlaps(w->map, p, p + pool_size))
                 continue;
             int rc = claim_pool(w, p, err);
@@ -251,7 +288,7 @@ static void sum_up(struct snapshot_pymalloc *pm)
 
 static int walk_heaps(struct arena_walk *w, struct err *err)
 {
-    bool by_headers = w->py->n_heaps == 0;
+    bool by_headers = w->py->n_heaps == 0 || w->py->lost_heaps;
     for (size_t i = 0; i < w->py->n_heaps; i++) {
         const struct cpython_heap *heap = &w->py->heaps[i];
         if (!heap->arenas || !heap->maxarenas) {

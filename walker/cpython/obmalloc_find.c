@@ -159,7 +159,7 @@ bool arena_plausible(const struct cpython *py, const struct arena_object *a)
     if (a->ntotalpools > arena / pool)
         arena *= 2;
     return a->pool_address - a->address <= arena && !(a->pool_address & (pool - 1)) &&
-           (a->ntotalpools == arena / pool || a->ntotalpools == arena / pool - 1) &&
+           a->ntotalpools == arena / pool - (a->address % pool != 0) &&
            a->nfreepools <= a->ntotalpools &&
            (!a->freepools || (!(a->freepools & (pool - 1)) && a->freepools - a->address < arena));
 }

@@ -18,7 +18,7 @@ static int refuse(const struct cpython *py, struct err *err, const char *fact)
  * not in memory prove nothing either way: constants of the executable may never have been read. */
 static int probe_type(const struct cpython_input *in, const struct cpython *py, struct err *err)
 {
-    uint64_t type = py->module ? py->module->type_type : 0, v;
+    uint64_t type = py->module ? py->module->type_type : 0, v = 0;
     const struct layout *l = &py->layout;
     uint64_t shift = py->trace_refs ? 16 : 0;
     char name[8];

@@ -25,7 +25,7 @@ bool cpython_executable_at(const struct vma_list *vmas, uint64_t addr)
 static bool cookie_at(const uint8_t *p, uint32_t *hex, bool *free_threaded)
 {
     uint64_t version = load_u64(p + COOKIE_VERSION);
-    if (memcmp(p, COOKIE, sizeof COOKIE) != 0 || version >> 24 != 3)
+    if (load_u64(p) != load_u64(COOKIE) || version >> 24 != 3)
         return false;
     *hex = (uint32_t)version;
     *free_threaded = load_u64(p + COOKIE_FREE_THREADED) == 1;

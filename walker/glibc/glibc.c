@@ -109,7 +109,7 @@ static int fill_snapshot(const struct walk *w, struct snapshot *snap, struct err
         m->mmapped_bytes += w->mmapped[i].total;
     }
     m->mallinfo2.hblks = m->mmapped_chunks;
-    m->mallinfo2.hblkhd = m->mmapped_bytes;
+    m->mallinfo2.hblkhd = mmapped_counted(w);
     return 0;
 }
 

@@ -233,5 +233,8 @@ bool tcache_read(struct walk *w, const struct glibc_layout *l, uint64_t addr,
 /* -- mmapped.c -- */
 int extensions_walk(struct walk *w, struct err *err) MUST_CHECK;
 int mmapped_walk(struct walk *w, struct err *err) MUST_CHECK;
+/* What mallinfo2 calls hblkhd: the bytes of all mmapped chunks, with the 16 that 2.43 adds for each
+ * mremap and never takes back, where mp_ and the walk otherwise agree. */
+uint64_t mmapped_counted(const struct walk *w);
 
 #endif

@@ -237,6 +237,14 @@ static bool sum_agrees(const struct walk *w, uint64_t want)
     return have == want || (w->l->mmapped_mem_drifts && have < want && (want - have) % 16 == 0);
 }
 
+uint64_t mmapped_counted(const struct walk *w)
+{
+    uint64_t n, want;
+    bool drifted = w->l->mmapped_mem_drifts && expected(w, &n, &want) && n == w->n_mmapped &&
+                   sum_agrees(w, want);
+    return drifted ? want : total_bytes(w);
+}
+
 static bool starts_mapping(const struct walk *w, const struct mmapped *m, uint64_t before)
 {
     const struct vma *v = vma_at(w->in->vmas, m->block);
