@@ -134,7 +134,7 @@ uninstall:
 	cd docs/man && for m in *.5; do rm -f $(DESTDIR)$(mandir)/man5/$$m; done
 
 clean:
-	rm -rf $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
+	rm -rf $(BUILD)/stripped $(BUILD)/matrix $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
 	    $(BUILD)/heapcensus $(BUILD)/layoutgen
 
 help:
@@ -152,4 +152,4 @@ help:
 FORCE:
 .PHONY: all check check-unit bench demo deps fuzz format install uninstall clean help tests-build FORCE
 .DELETE_ON_ERROR:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -path $(BUILD)/roots -prune -o -name '*.d' -type f -print 2>/dev/null)
