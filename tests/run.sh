@@ -1,21 +1,30 @@
 #!/usr/bin/env bash
-# Runs the tests and adds up: tests/run.sh [unit] [NAME...]
+# Runs the tests and adds up: tests/run.sh [unit] [FILE|NAME...]
 #
 #   unit      only what needs no other process: unit tests, fuzz smokes, the rooms
+#   FILE...   only these test files
 #   NAME...   only the test files whose name contains one of these
 #
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 iff nothing failed. With CI
 # set in the environment a skip whose reason docs/HOWTO-TEST.md does not name is a failure.
-# HEAPCENSUS_JOBS (2) test files run at once; their output is kept in build/tap.
+# HEAPCENSUS_JOBS (2) test files run at once; their output is kept in $BUILD/tap.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
 jobs=${HEAPCENSUS_JOBS:-2}
-dir=$PWD/build/tap
+export BUILD=${BUILD:-build}
+dir=$PWD/$BUILD/tap
 only=()
 unit=no
 for word in "$@"; do
-    if [ "$word" = unit ]; then unit=yes; else only+=("$word"); fi
+    case $word in
+    unit) unit=yes ;;
+    */*) # a file: known by its name
+        word=$(basename "$word")
+        only+=("=${word%.*}")
+        ;;
+    *) only+=("$word") ;;
+    esac
 done
 rm -rf "$dir"
 mkdir -p "$dir" || exit 1
@@ -27,7 +36,10 @@ add() {
     local name=$1 word
     if [ ${#only[@]} -gt 0 ]; then
         for word in "${only[@]}"; do
-            [[ $name == *"$word"* ]] && { echo "$*" >>"$list"; return; }
+            if [ "=$name" = "$word" ] || [[ $name == *"$word"* ]]; then
+                echo "$*" >>"$list"
+                return
+            fi
         done
         return
     fi
@@ -46,13 +58,13 @@ fi
 add rooms 300 bash tests/check_rooms.sh
 add fuzz_smoke 600 bash tests/lib/fuzz_smoke.sh
 for t in tests/unit/test_*.c; do
-    add "$(basename "$t" .c)" 300 "build/san/unit/$(basename "$t" .c)"
+    add "$(basename "$t" .c)" 300 "$BUILD/san/unit/$(basename "$t" .c)"
 done
 
 export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_leaks=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 # The roots are made before the clocks of the test files start.
-if [ $unit = no ]; then
+if grep -qE 'test_(matrix|malloc|subinterpreters)' "$list"; then
     bash tests/lib/roots.sh
 fi
 xargs -P "$jobs" -d '\n' -I LINE bash -c 'exec bash tests/lib/tap_one.sh "$0" $1' "$dir" LINE <"$list"
@@ -69,6 +81,11 @@ is_named() {
     done
     return 1
 }
+
+if [ ! -s "$list" ]; then
+    echo "run.sh: no test file is called like that: $*" >&2
+    exit 2
+fi
 
 passed=0 failed=0 skipped=0
 while read -r name _; do

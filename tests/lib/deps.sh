@@ -5,8 +5,8 @@ set -eu
 
 build="gcc libc6-dev make pkg-config libelf-dev libdw-dev libunwind-dev libjansson-dev zlib1g-dev
        python3"
-check="perl binutils debootstrap python3-jsonschema clang-format mandoc gdb procps util-linux gzip
-       mount"
+check="perl binutils debootstrap python3-jsonschema clang-format mandoc gdb strace jq procps util-linux
+       gzip mount"
 # Not in every release, and each is a named skip where it is missing: docs/HOWTO-TEST.md.
 optional="libjemalloc2 libtcmalloc-minimal4 libtcmalloc-minimal4t64 libmimalloc2.0 libmimalloc3
           gcc-multilib python3-fastapi python3-uvicorn python3-django python3-numpy python3-pandas"
@@ -43,7 +43,7 @@ if [ $want_check = yes ]; then
     missing+=$(missing_of $check)
     # A release lacks some for ever: ask once a day at most.
     stamp=build/.deps-optional
-    if [ -z "$(find $stamp -mmin -1440 2>/dev/null)" ]; then
+    if [ -z "$(find "$stamp" -mmin -1440 2>/dev/null)" ]; then
         wished=$(missing_of $optional)
         mkdir -p build
     fi

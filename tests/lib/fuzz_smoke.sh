@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# A few thousand inputs through every fuzzer, as TAP. The seed is fixed, so that a failure can be
-# repeated; HEAPCENSUS_FUZZ_SEED and _ITERATIONS change what is run. Long runs: make fuzz.
+# A few thousand inputs through every fuzzer, or those named, as TAP: fuzz_smoke.sh [BINARY...]
+# The seed is fixed, so that a failure can be repeated; FUZZ_SEED and FUZZ_ITERATIONS change what is
+# run. Long runs: make fuzz.
 cd "$(dirname "$0")/../.." || exit 1
-iterations=${HEAPCENSUS_FUZZ_ITERATIONS:-3000}
-seed=${HEAPCENSUS_FUZZ_SEED:-1}
+iterations=${FUZZ_ITERATIONS:-3000}
+seed=${FUZZ_SEED:-1}
 n=0
 failed=0
-for fuzzer in build/san/fuzz/fuzz_*; do
+[ $# -gt 0 ] || set -- "${BUILD:-build}"/san/fuzz/fuzz_*
+for fuzzer in "$@"; do
     case $fuzzer in
     *.d | *'*') continue ;;
     esac

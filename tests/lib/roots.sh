@@ -100,6 +100,10 @@ ensure() {
 
 mkdir -p "$roots" || exit 1
 for suite in "${suites[@]}"; do
-    ensure "$suite"
+    # Two test files may ask for the same root at once: the second waits for the first.
+    (
+        flock 9
+        ensure "$suite"
+    ) 9>"$roots/$suite.lock"
 done
 exit 0

@@ -151,6 +151,7 @@ static int orphan_list(struct walk *w, uint64_t user, unsigned bin, struct sum *
 
 int orphans_apply(struct walk *w, struct err *err)
 {
+    size_t found = 0;
     for (size_t i = 0; i < w->n_orphans; i++) {
         struct tcache_view v;
         struct sum moved = {0, 0};
@@ -166,10 +167,16 @@ int orphans_apply(struct walk *w, struct err *err)
             if (rc < 0)
                 return rc;
         }
-        note_remark(w->notes, "malloc.orphan", v.addr, 0,
-                    "cache at 0x%" PRIx64 " with %" PRIu64 " chunks belongs to %s", v.addr, moved.n,
-                    w->in->n_threads ? "a thread that did not survive fork"
-                                     : "a thread; found by its content");
+        found++;
+        if (w->in->n_threads)
+            note_remark(w->notes, "malloc.orphan", v.addr, 0,
+                        "cache at 0x%" PRIx64 " with %" PRIu64
+                        " chunks belongs to a thread that did not survive fork",
+                        v.addr, moved.n);
     }
+    if (found && !w->in->n_threads)
+        note_remark(w->notes, "malloc.caches", 0, 0,
+                    "without registers of threads, %zu of their caches were found by content",
+                    found);
     return 0;
 }
