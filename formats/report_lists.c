@@ -104,8 +104,9 @@ static void print_size_total(const struct snapshot_pymalloc *p, const struct rep
 static int no_pymalloc(const struct snapshot *snap, const struct report_options *opt, FILE *out,
                        struct err *err)
 {
-    fprintf(out, "no pymalloc heap: the allocator is %s\n",
-            snap->python.allocator ? snap->python.allocator : "unknown");
+    fputs("no pymalloc heap: the allocator is ", out);
+    report_string(out, snap->python.allocator ? snap->python.allocator : "unknown");
+    fputc('\n', out);
     if (opt->hint)
         fprintf(out, "\nnext: heapcensus malloc %s\n", opt->target);
     return report_done(out, err);
@@ -267,8 +268,9 @@ int report_text_malloc(const struct snapshot *snap, const struct report_options 
 {
     report_header(snap, opt, out);
     if (!snap->malloc.present) {
-        fprintf(out, "no glibc heap was walked: malloc is %s\n",
-                snap->libc.allocator ? snap->libc.allocator : "unknown");
+        fputs("no glibc heap was walked: malloc is ", out);
+        report_string(out, snap->libc.allocator ? snap->libc.allocator : "unknown");
+        fputc('\n', out);
     } else {
         print_malloc_totals(&snap->malloc, opt, out);
         fprintf(out, "%-14s %-6s %5s %7s %12s %12s %12s %12s %12s %12s\n", "arena", "kind", "heaps",
@@ -329,9 +331,13 @@ int report_text_maps(const struct snapshot *snap, const struct report_options *o
             "contents, name");
     for (size_t i = 0; i < n; i++) {
         const struct snapshot_mapping *m = &snap->mappings[rows[i].index];
-        fprintf(out, "0x%012" PRIx64 " %12s %12s %s %-9s", m->address,
+        fprintf(out, "0x%012" PRIx64 " %12s %12s ", m->address,
                 report_size(a, sizeof a, m->size, opt->exact),
-                report_size(b, sizeof b, m->resident_bytes, opt->exact), m->perms, m->kind);
+                report_size(b, sizeof b, m->resident_bytes, opt->exact));
+        report_string(out, m->perms);
+        fputc(' ', out);
+        report_string(out, m->kind);
+        fprintf(out, "%*s", strlen(m->kind) < 9 ? 9 - (int)strlen(m->kind) : 0, "");
         print_contents(&m->tally, out);
         if (m->path) {
             fputs("  ", out);

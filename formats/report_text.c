@@ -40,15 +40,39 @@ const char *report_size(char *buf, size_t cap, uint64_t bytes, bool exact)
     return buf;
 }
 
+/* The length of the character at p if a terminal can be shown it, else 0: control characters (also
+ * the two-byte ones of U+0080 to U+009F) and what is not UTF-8. */
+static size_t printable(const unsigned char *p)
+{
+    if (p[0] < 0x80)
+        return p[0] >= 0x20 && p[0] != 0x7f;
+    size_t n = p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    bool bad = (p[0] == 0xc2 && p[1] < 0xa0) || (p[0] == 0xe0 && p[1] < 0xa0) ||
+               (p[0] == 0xed && p[1] >= 0xa0) || (p[0] == 0xf0 && p[1] < 0x90) ||
+               (p[0] == 0xf4 && p[1] >= 0x90);
+    return bad ? 0 : n;
+}
+
 void report_string(FILE *out, const char *s)
 {
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c < 0x20 || c == 0x7f || (c >= 0x80 && c < 0xa0))
-            fprintf(out, "\\x%02x", c);
+    for (const unsigned char *p = (const unsigned char *)s; *p;) {
+        size_t n = printable(p);
+        if (n)
+            fwrite(p, 1, n, out);
         else
-            fputc(c, out);
+            fprintf(out, "\\x%02x", *p);
+        p += n ? n : 1;
     }
+}
+
+/* `before`, then s as report_string prints it. A snapshot file may hold anything in any string. */
+static void say(FILE *out, const char *before, const char *s)
+{
+    fputs(before, out);
+    report_string(out, s);
 }
 
 int report_done(FILE *out, struct err *err)
@@ -74,20 +98,22 @@ static void print_python(const struct snapshot *snap, FILE *out)
     if (!py->present) {
         fprintf(out, "no Python");
     } else {
-        fprintf(out, "CPython %s%s%s%s, %s", py->version ? py->version : "?",
-                py->debug ? " (debug build)" : "", py->free_threaded ? " (free-threaded)" : "",
-                py->trace_refs ? " (Py_TRACE_REFS)" : "",
-                py->allocator ? py->allocator : "unknown");
+        say(out, "CPython ", py->version ? py->version : "?");
+        fprintf(out, "%s%s%s", py->debug ? " (debug build)" : "",
+                py->free_threaded ? " (free-threaded)" : "",
+                py->trace_refs ? " (Py_TRACE_REFS)" : "");
+        say(out, ", ", py->allocator ? py->allocator : "unknown");
         if (py->interpreters > 1)
             fprintf(out, ", %" PRIu64 " interpreters", py->interpreters);
         if (py->state && strcmp(py->state, "running") != 0)
-            fprintf(out, ", %s", py->state);
+            say(out, ", ", py->state);
     }
-    fprintf(out, "; %s%s%s", snap->libc.name ? snap->libc.name : "unknown libc",
-            snap->libc.version ? " " : "", snap->libc.version ? snap->libc.version : "");
+    say(out, "; ", snap->libc.name ? snap->libc.name : "unknown libc");
+    if (snap->libc.version)
+        say(out, " ", snap->libc.version);
     if (snap->libc.allocator && snap->libc.name &&
         strcmp(snap->libc.allocator, snap->libc.name) != 0)
-        fprintf(out, ", malloc is %s", snap->libc.allocator);
+        say(out, ", malloc is ", snap->libc.allocator);
     fputc('\n', out);
 }
 
@@ -95,7 +121,8 @@ static void print_source(const struct snapshot *snap, FILE *out)
 {
     const struct snapshot_source *src = &snap->source;
     char size[32];
-    fprintf(out, "%s, ", snap->taken_at ? snap->taken_at : "time unknown");
+    say(out, "", snap->taken_at ? snap->taken_at : "time unknown");
+    fputs(", ", out);
     if (src->paused_ns)
         fprintf(out, "paused for %.1f ms, ", (double)src->paused_ns / 1e6);
     else
@@ -132,8 +159,8 @@ void report_notes(const struct snapshot *snap, const struct report_options *opt,
     fprintf(out, "\n%sNotes%s\n", bold(opt), plain(opt));
     for (size_t i = 0; i < snap->n_notes; i++) {
         const struct snapshot_note *n = &snap->notes[i];
-        fprintf(out, "  %s: ", n->what);
-        report_string(out, n->why);
+        say(out, "  ", n->what);
+        say(out, ": ", n->why);
         if (n->address)
             fprintf(out, " (at 0x%" PRIx64 ")", n->address);
         if (n->bytes)
