@@ -106,10 +106,6 @@ class Running:
             error = self.process.stderr.read().decode(errors="replace")
             self.process.wait()
             raise RuntimeError("the target did not start: " + error[-300:])
-        for _ in range(200):  # until it sleeps
-            if open("/proc/%d/stat" % self.pid).read().rsplit(")", 1)[1].split()[0] == "S":
-                break
-            time.sleep(0.01)
         return self
 
     def __exit__(self, *args):
@@ -144,8 +140,12 @@ class Running:
         return array.array("q", open(self.files[2], "rb").read())[0]
 
     def status(self):
+        for _ in range(200):  # until it sleeps: on a busy machine that takes a moment
+            if open("/proc/%d/stat" % self.pid).read().rsplit(")", 1)[1].split()[0] == "S":
+                break
+            time.sleep(0.01)
         lines = open("/proc/%d/status" % self.pid).read().splitlines()
-        keep = ("State", "TracerPid", "Threads", "SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd", "VmRSS", "VmPTE")
+        keep = ("State", "TracerPid", "Threads", "SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd", "VmPTE")
         return [line for line in lines if line.split(":")[0] in keep]
 
 
@@ -220,6 +220,8 @@ def check_one(build, allocator, way, target):
         wrong.append("allocator %s" % python["allocator"])
     if python["debug"] != build.name.endswith("-dbg"):
         wrong.append("debug %s" % python["debug"])
+    if kernel_figures(target.pid) != (rss, mapped):
+        wrong.append("the target's Rss or mappings changed: %s" % (kernel_figures(target.pid),))
     if target.status() != before:
         wrong.append("the target changed: %s -> %s" % (before, target.status()))
     if target.process.poll() is not None:

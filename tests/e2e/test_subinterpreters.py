@@ -7,6 +7,7 @@ The lines come interleaved; only whole rows of the size-class table are read, an
 import fcntl
 import os
 import re
+import select
 import time
 
 from lib import main, start_python, wait_for
@@ -27,12 +28,15 @@ number, kind, objects = %d, %r, %d
 ids = [new(kind) for _ in range(number)]
 for i in ids:
     api.run_string(i, 'keep = [[n] for n in range(%%d)]; import sys' %% objects)
-if kind == 'isolated':
-    for i in ids:
-        threading.Thread(target=api.run_string, args=(i, 'sys._debugmallocstats()'), daemon=True).start()
+threads = [threading.Thread(target=api.run_string, args=(i, 'sys._debugmallocstats()'))
+           for i in ids if kind == 'isolated']
+for thread in threads:
+    thread.start()
 print('READY', flush=True)
-time.sleep(0.3)
+sys.stdin.readline()
 sys._debugmallocstats()
+for thread in threads:
+    thread.join()
 print('DONE', flush=True)
 time.sleep(600)
 """
@@ -59,24 +63,26 @@ def activity(pid):
 
 
 def wait_still(pid):
-    """Until no thread ran for a second: all wait in their prints."""
+    """Until no thread ran for a while: all wait in their prints."""
     def still():
         before = activity(pid)
-        time.sleep(1)
+        time.sleep(0.6)
         return before == activity(pid) and all(a[1][:1] == "S" for a in before)
     return wait_for(still, 20)
 
 
 def drain(target, out):
-    """What the interpreters print once they may; until the main one is done and the pipe is empty."""
-    said = []
-    while True:
-        os.set_blocking(out, False)
-        try:
+    """What the interpreters print once they may, until the main one says that all have."""
+    said, done, end = [], False, time.monotonic() + 20
+    os.set_blocking(out, False)
+    while time.monotonic() < end:
+        readable = select.select([out] + ([] if done else [target.popen.stdout]), [], [], 0 if done else 1)[0]
+        if out in readable:
             said.append(os.read(out, 65536))
-        except BlockingIOError:
-            if wait_still(target.pid):
-                break
+        elif readable:
+            done = target.line() == "DONE"
+        elif done:
+            break
     return b"".join(said).decode(errors="replace")
 
 
@@ -103,7 +109,9 @@ def check(tap, name, kind, **options):
     code = CODE % (OWN, kind, OBJECTS)
     try:
         with start_python(code, stderr=into, **options) as target:
-            tap.ok(wait_still(target.pid), f"{name}: all wait in their prints", activity(target.pid))
+            others = wait_still(target.pid)  # the main heap changes until their threads are there
+            target.send("count")
+            tap.ok(others and wait_still(target.pid), f"{name}: all wait in their prints", activity(target.pid))
             done = {way: Census(target.pid, *words) for way, words in WAYS.items()}
             truth = rows_sum(drain(target, out))
             for way, census in done.items():

@@ -19,6 +19,7 @@ fi
 rooms="target walker cpython glibc walkcore formats base"
 archives=
 for room in $rooms; do archives+=" $dir/lib$room.a"; done
+mkdir -p "$dir"
 sanitize="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 
 make -j"$(nproc)" --no-print-directory BUILD="$dir" CC="$clang" OPT='-O1 -g' \

@@ -26,6 +26,10 @@ is_whole() {
     [ -x "$1/bin/sh" ] && ls "$1"/usr/bin/python3.[0-9]* >/dev/null 2>&1
 }
 
+is_ready() {
+    is_whole "$1" && { [ -e "$1/.heapcensus-root" ] || [ -n "${HEAPCENSUS_ROOTS:-}" ]; }
+}
+
 why() {
     echo "$2" >"$roots/$1.why"
     echo "roots.sh: $1: $2" >&2
@@ -73,9 +77,7 @@ make_root() {
 
 ensure() {
     local suite=$1 root=$roots/$1 uri
-    if is_whole "$root" && { [ -e "$root/.heapcensus-root" ] || [ -n "${HEAPCENSUS_ROOTS:-}" ]; }; then
-        return 0
-    fi
+    is_ready "$root" && return 0
     # A failed attempt is not repeated within the hour.
     if [ -n "$(find "$roots/$suite.why" -mmin -60 2>/dev/null)" ]; then
         return 0
@@ -100,6 +102,7 @@ ensure() {
 
 mkdir -p "$roots" || exit 1
 for suite in "${suites[@]}"; do
+    is_ready "$roots/$suite" && continue
     # Two test files may ask for the same root at once: the second waits for the first.
     (
         flock 9
