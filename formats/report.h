@@ -37,7 +37,7 @@ const char *report_size(char *buf, size_t cap, uint64_t bytes, bool exact);
 /* "1,234,567" */
 const char *report_count(char *buf, size_t cap, uint64_t n);
 /* Print a string from the target so that no control character or invalid byte reaches the terminal.
- */
+ * NULL, as in a file that leaves a name out, is "?". */
 void report_string(FILE *out, const char *s);
 void report_header(const struct snapshot *snap, const struct report_options *opt, FILE *out);
 void report_notes(const struct snapshot *snap, const struct report_options *opt, FILE *out);

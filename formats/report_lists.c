@@ -337,7 +337,8 @@ int report_text_maps(const struct snapshot *snap, const struct report_options *o
         report_string(out, m->perms);
         fputc(' ', out);
         report_string(out, m->kind);
-        fprintf(out, "%*s", strlen(m->kind) < 9 ? 9 - (int)strlen(m->kind) : 0, "");
+        size_t width = m->kind ? strlen(m->kind) : 1;
+        fprintf(out, "%*s", width < 9 ? 9 - (int)width : 0, "");
         print_contents(&m->tally, out);
         if (m->path) {
             fputs("  ", out);

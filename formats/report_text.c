@@ -58,7 +58,7 @@ static size_t printable(const unsigned char *p)
 
 void report_string(FILE *out, const char *s)
 {
-    for (const unsigned char *p = (const unsigned char *)s; *p;) {
+    for (const unsigned char *p = (const unsigned char *)(s ? s : "?"); *p;) {
         size_t n = printable(p);
         if (n)
             fwrite(p, 1, n, out);

@@ -451,6 +451,20 @@ static int take_running(struct census *c, struct err *err)
     return rc < 0 ? rc : walk_windows(c, UINT64_MAX, err);
 }
 
+/* A process that ends while it is read makes its structures look wrong: say what really happened.
+ */
+static int explain(pid_t pid, int rc, struct err *err)
+{
+    struct err now = ERR_INIT;
+    if (rc != ERR_UNSUPPORTED && rc != ERR_FAULT && rc != ERR_CORRUPT)
+        return rc;
+    if (proc_diagnose(pid, &now) != ERR_NOT_FOUND)
+        return rc;
+    if (err)
+        *err = now;
+    return ERR_NOT_FOUND;
+}
+
 int census_take(const struct options *opt, struct snapshot *snap, struct err *err)
 {
     struct census c;
@@ -471,6 +485,8 @@ int census_take(const struct options *opt, struct snapshot *snap, struct err *er
     }
     progress_end(&progress);
     census_release(&c);
+    if (rc < 0)
+        rc = explain(opt->pid, rc, err);
     if (rc == 0 && interrupted)
         rc = err_set(err, ERR_INTERRUPTED, "interrupted; the target runs on");
     return rc;

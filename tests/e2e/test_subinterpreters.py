@@ -1,151 +1,110 @@
 """Subinterpreters: those with a heap of their own are all counted, as their own sys._debugmallocstats() counts them;
 legacy ones share the main heap.
 
-To compare exactly, every interpreter calls sys._debugmallocstats() in a thread of its own with stderr a full pipe: each
-then waits in the print, its blocks as they were when they were counted, and all stay so through the census.
-The lines come interleaved; only whole rows of the size-class table are read, and summed."""
-import fcntl
+To compare exactly, each interpreter runs in a thread of its own that prints its table into a file of its own and then
+sleeps for ever: nothing is freed after it was counted. The main interpreter counts itself last."""
 import os
 import re
-import select
-import time
+import tempfile
 
-from lib import main, start_python, wait_for
-from lib_b import WAYS, Census, held, pyenv_pythons, root_pythons, tasks, thread_status
+from lib import main, snapshot, start_python, survived
+from lib_b import pyenv_pythons, root_pythons
 
-OWN, OBJECTS = 3, 50000
+NUMBER = 2
 
-# Run by each version.
 CODE = """
-import sys, threading, time
+import gc, os, sys, threading, time
 try:
     import _interpreters as api
     new = lambda kind: api.create(kind)
+    run = lambda i, code: api.exec(i, code)
 except ImportError:
     import _xxsubinterpreters as api
     new = lambda kind: api.create(isolated=kind == 'isolated')
-number, kind, objects = %d, %r, %d
+    run = api.run_string
+kind, number = %(kind)r, %(number)d
+files = [os.open('%(folder)s/' + str(k), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) for k in range(number + 1)]
+out, into = os.pipe()
+gc.collect()
+gc.disable()
 ids = [new(kind) for _ in range(number)]
-for i in ids:
-    api.run_string(i, 'keep = [[n] for n in range(%%d)]; import sys' %% objects)
-threads = [threading.Thread(target=api.run_string, args=(i, 'sys._debugmallocstats()'))
-           for i in ids if kind == 'isolated']
-for thread in threads:
-    thread.start()
-print('READY', flush=True)
-sys.stdin.readline()
+body = '''
+import gc, os, sys, time
+gc.disable()
+keep = [str(i) * 2 for i in range(50000)]
+del keep[::3]
+if {file} >= 0:
+    os.dup2({file}, 2)
+    sys._debugmallocstats()
+os.write({into}, b'x')
+while True:
+    time.sleep(1000)
+'''
+for n, i in enumerate(ids):
+    code = body.format(file=files[n + 1] if kind == 'isolated' else -1, into=into)
+    threading.Thread(target=run, args=(i, code), daemon=True).start()
+    os.read(out, 1)
+    time.sleep(0.2)
+time.sleep(0.3)
+saved = os.dup(2)
+os.dup2(files[0], 2)
 sys._debugmallocstats()
-for thread in threads:
-    thread.join()
-print('DONE', flush=True)
-time.sleep(600)
+os.dup2(saved, 2)
+os.write(1, b'READY\\n')
+while True:
+    time.sleep(1000)
 """
 
 
-def full_pipe():
-    """A pipe that takes no byte more: (read end, write end)."""
-    out, into = os.pipe()
-    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 4096)
-    os.set_blocking(into, False)
-    try:
-        while True:
-            os.write(into, b"\n" * 4096)
-    except BlockingIOError:
-        os.set_blocking(into, True)
-    return out, into
+def own_tables(folder):
+    """The sum of the size-class tables: {size: [pools, used, free]}, and how many there were."""
+    total, tables = {}, 0
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name)) as f:
+            rows = [[int(n) for n in m.groups()] for m in (re.match(r"\s*\d+\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s*$", x) for x in f) if m]
+        tables += bool(rows)
+        for size, *numbers in rows:
+            total[size] = [a + b for a, b in zip(total.get(size, [0, 0, 0]), numbers)]
+    return total, tables
 
 
-def activity(pid):
-    """Changes whenever one of its threads ran."""
-    status = [(t, thread_status(pid, t)) for t in tasks(pid)]
-    return [(t, s.get("State"), s.get("voluntary_ctxt_switches"), s.get("nonvoluntary_ctxt_switches"))
-            for t, s in status]
+def check(tap, name, kind, exe, prefix, root):
+    with tempfile.TemporaryDirectory(dir=(root or "") + "/tmp") as folder:
+        inside = folder[len(root or ""):]
+        code = CODE % {"kind": kind, "number": NUMBER, "folder": inside}
+        with start_python(code, exe=exe, prefix=prefix) as target:
+            total, tables = own_tables(folder)
+            heaps = NUMBER + 1 if kind == "isolated" else 1
+            tap.ok(tables == heaps, f"{name}: {heaps} tables to compare with", tables)
+            for way in (("--read", "copy"), ("--read", "window"), ("--no-pause",)):
+                snap = snapshot(target.pid, *way)
+                found = snap.one("pymalloc")
+                got = {c["size"]: [c["pools"], c["blocks_used"], c["blocks_free"]] for c in found["size_classes"]}
+                wrong = {s: (got.get(s), total.get(s)) for s in set(got) | set(total) if got.get(s) != total.get(s)}
+                what = f"{name}, {way[-1].lstrip('-')}"
+                tap.ok(not wrong, f"{what}: every size class is the sum of what they count themselves", wrong)
+                tap.ok(found["heaps"] == heaps, f"{what}: {heaps} heaps", found["heaps"])
+                tap.ok(snap.header["python"]["interpreters"] == NUMBER + 1, f"{what}: {NUMBER + 1} interpreters")
+            tap.ok(survived(target.pid), f"{name}: it runs on")
 
 
-def wait_still(pid):
-    """Until no thread ran for a while: all wait in their prints."""
-    def still():
-        before = activity(pid)
-        time.sleep(0.6)
-        return before == activity(pid) and all(a[1][:1] == "S" for a in before)
-    return wait_for(still, 20)
-
-
-def drain(target, out):
-    """What the interpreters print once they may, until the main one says that all have."""
-    said, done, end = [], False, time.monotonic() + 20
-    os.set_blocking(out, False)
-    while time.monotonic() < end:
-        readable = select.select([out] + ([] if done else [target.popen.stdout]), [], [], 0 if done else 1)[0]
-        if out in readable:
-            said.append(os.read(out, 65536))
-        elif readable:
-            done = target.line() == "DONE"
-        elif done:
-            break
-    return b"".join(said).decode(errors="replace")
-
-
-def rows_sum(text):
-    """(blocks in use, tables) of all the size-class tables in it."""
-    rows = re.findall(r"^ *(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", text, re.M)
-    return sum(int(r[3]) for r in rows), text.count("Small block threshold")
-
-
-def check_counts(tap, name, census, kind, truth):
-    used, tables = truth
-    heaps = 1 + OWN if kind == "isolated" else 1
-    heap, python = census.doc["pymalloc"], census.doc["python"]
-    tap.ok(python["interpreters"] == 1 + OWN, f"{name}: {1 + OWN} interpreters", python)
-    tap.ok(heap["heaps"] == heaps, f"{name}: heaps", f"{heap['heaps']}, not {heaps}")
-    tap.ok(tables == heaps and heap["blocks_used"] == used, f"{name}: blocks_used is what they count themselves",
-           f"{heap['blocks_used']}, they say {used} in {tables} tables")
-    tap.ok(heap["blocks_used"] > OWN * OBJECTS, f"{name}: their objects are among them", heap["blocks_used"])
-
-
-def check(tap, name, kind, **options):
-    """One interpreter with OWN subinterpreters of a kind, by every way."""
-    out, into = full_pipe()
-    code = CODE % (OWN, kind, OBJECTS)
-    try:
-        with start_python(code, stderr=into, **options) as target:
-            others = wait_still(target.pid)  # the main heap changes until their threads are there
-            target.send("count")
-            tap.ok(others and wait_still(target.pid), f"{name}: all wait in their prints", activity(target.pid))
-            done = {way: Census(target.pid, *words) for way, words in WAYS.items()}
-            truth = rows_sum(drain(target, out))
-            for way, census in done.items():
-                what = f"{name}, {way}"
-                tap.ok(census.code == 0 and census.adds_up(), f"{what}: a whole census", census)
-                if census.doc:
-                    check_counts(tap, what, census, kind, truth)
-            tap.ok(not held(target.pid), f"{name}: the target is free")
-    finally:
-        os.close(out)
-        os.close(into)
-
-
-def test_pyenv(tap):
-    for series in "3.12", "3.13":
-        found = pyenv_pythons(series)
-        if not found:
-            tap.skip(f"pyenv's {series}", f"pyenv has no {series}")
-        for version, exe in found:
-            for kind in "isolated", "legacy":
-                check(tap, f"pyenv {version} {kind}", kind, exe=exe)
-
-
-def test_roots(tap):
-    found = root_pythons("3.13", "3.14", "3.15")
+def test_subinterpreters(tap):
+    found = 0
+    for name, exe, prefix, root in pythons():
+        for kind in ("isolated", "legacy"):
+            check(tap, f"{name} {kind}", kind, exe, prefix, root)
+        found += 1
     if not found:
-        tap.skip("the suites' 3.13 to 3.15", "no root of a Debian suite is there")
-        return
-    if os.geteuid():
-        tap.skip("the suites' 3.13 to 3.15", "chroot needs root")
-        return
-    for suite, series, folder in found:
-        for kind in "isolated", "legacy":
-            check(tap, f"{suite} {series} {kind}", kind, exe=f"/usr/bin/python{series}", prefix=("chroot", folder))
+        tap.skip("subinterpreters", "no interpreters of pyenv on this machine")
 
 
-main(test_pyenv, test_roots)
+def pythons():
+    """(name, executable, command in front of it, root folder) of every Python that has own-GIL subinterpreters."""
+    series = ("3.12", "3.13", "3.14", "3.15")
+    for version, exe in pyenv_pythons(*series):
+        yield f"pyenv {version}", exe, [], None
+    for suite, minor, folder in root_pythons(*series):
+        yield f"{suite} {minor}", f"/usr/bin/python{minor}", ["chroot", folder], folder
+
+
+main(test_subinterpreters)

@@ -203,7 +203,7 @@ def test_own_user(tap):
     except OSError:
         scope = "0"
     with tempfile.TemporaryDirectory() as folder:
-        with start_python(ECHO, prefix=AS_NOBODY, cwd="/") as target:
+        with start_python(ECHO, prefix=["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"], cwd="/") as target:
             done = run_as_nobody(folder, target.pid)
             if scope == "0":
                 tap.ok(done.returncode in (0, 6) and "python.blocks.used" in done.stdout,

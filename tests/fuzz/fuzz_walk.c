@@ -48,8 +48,8 @@ static void build(uint8_t which, uint8_t how)
 {
     const struct layout *l = layout_at(which % layout_count());
     const struct layout_traits *t = layout_traits(layout_minor(l->hexversion));
-    struct img_opts o = {.by = (enum img_by)(how & 1 ? t->debug_offsets ? IMG_COOKIE : IMG_TEXT
-                                                     : IMG_SYMBOL)};
+    struct img_opts o = {
+        .by = (enum img_by)(how & 1 ? t->debug_offsets ? IMG_COOKIE : IMG_TEXT : IMG_SYMBOL)};
     o.sub = (enum img_sub)((how >> 1 & 3) % 3);
     if (o.sub == IMG_OWN && t->obmalloc == OBMALLOC_STATIC)
         o.sub = IMG_SHARED;

@@ -102,24 +102,26 @@ static void print_notes(const struct snapshot *snap)
         diag("%s: %s", snap->notes[i].what, snap->notes[i].why);
 }
 
-#define SAME(field) (have->field == want->field || bad(#field, have->field, want->field))
-
-static bool bad(const char *what, uint64_t have, uint64_t want)
+/* 0 when equal, else 1 and a line that says so. */
+static unsigned differs(const char *what, uint64_t have, uint64_t want)
 {
-    diag("%s is %llu, not %llu", what, (unsigned long long)have, (unsigned long long)want);
-    return false;
+    if (have != want)
+        diag("%s is %llu, not %llu", what, (unsigned long long)have, (unsigned long long)want);
+    return have != want;
 }
+
+#define DIFFERS(field) differs(#field, have->field, want->field)
 
 static bool same_pymalloc(const struct snapshot_pymalloc *have,
                           const struct snapshot_pymalloc *want)
 {
-    bool same = SAME(present) & SAME(arenas) & SAME(arena_size) & SAME(pool_size) &
-                SAME(pools_used) & SAME(pools_free) & SAME(blocks_used) & SAME(blocks_free) &
-                SAME(bytes_used) & SAME(bytes_free) & SAME(heaps);
+    unsigned n = DIFFERS(present) + DIFFERS(arenas) + DIFFERS(arena_size) + DIFFERS(pool_size) +
+                 DIFFERS(pools_used) + DIFFERS(pools_free) + DIFFERS(blocks_used) +
+                 DIFFERS(blocks_free) + DIFFERS(bytes_used) + DIFFERS(bytes_free) + DIFFERS(heaps);
     for (unsigned i = 0; i < POOL_CLASSES; i++)
-        same = same & SAME(classes[i].size) & SAME(classes[i].pools) &
-               SAME(classes[i].blocks_used) & SAME(classes[i].blocks_free);
-    return same;
+        n += DIFFERS(classes[i].size) + DIFFERS(classes[i].pools) +
+             DIFFERS(classes[i].blocks_used) + DIFFERS(classes[i].blocks_free);
+    return n == 0;
 }
 
 /* The ledger says the same as the counts. */
@@ -141,6 +143,8 @@ static bool ledger_fits(const struct snapshot *snap)
                    t->bytes[CAT_PYTHON_ARENAS_OVERHEAD] ==
                arenas &&
            (f.o.by == IMG_TEXT || t->bytes[CAT_STACKS] == stacks) &&
+           t->bytes[CAT_KERNEL] == 0x2000 && t->bytes[CAT_RESERVED] == IMG_PAGE &&
+           t->bytes[CAT_FILES] == IMG_PAGE && t->bytes[CAT_DATA] == 0x3000 &&
            t->bytes[CAT_PYTHON_MIMALLOC] == (f.o.mimalloc ? 2 * (uint64_t)IMG_SEGMENT_STEP : 0) &&
            t->count[CAT_PYTHON_MIMALLOC] == f.want_segment_blocks;
 }
@@ -297,7 +301,8 @@ static void test_untouched_tail(const struct layout *l)
     img_present(&f);
     int rc = img_walk(&f, NULL, &snap, &err);
     const struct tally *t = &snap.memory.tally;
-    uint64_t lost_used = (carved - holes) * size - used, lost_free = (cap - carved + holes) * size - free_;
+    uint64_t lost_used = (carved - holes) * size - used,
+             lost_free = (cap - carved + holes) * size - free_;
     ok(rc == 0 && same_pymalloc(&snap.pymalloc, &f.want) && img_sums(&f, &snap) &&
            notes_of(&snap) == 0 &&
            t->resident[CAT_PYTHON_BLOCKS_USED] == f.want.bytes_used - lost_used &&
@@ -336,8 +341,8 @@ static void test_header_absent(const struct layout *l)
     absent_page(f.arena[0] + 5 * f.t->pool_size);
     img_present(&f);
     int rc = img_walk(&f, NULL, &snap, &err);
-    ok(rc == 0 && img_sums(&f, &snap) && note_of(&snap, "pymalloc.unreadable") &&
-           !snap.complete && snap.pymalloc.pools_used + 1 == f.want.pools_used,
+    ok(rc == 0 && img_sums(&f, &snap) && note_of(&snap, "pymalloc.unreadable") && !snap.complete &&
+           snap.pymalloc.pools_used + 1 == f.want.pools_used,
        "%s: a pool without a header", l->source);
     snapshot_release(&snap);
 }
@@ -369,8 +374,7 @@ static bool counts_as_before(const struct snapshot *snap)
 {
     return snap->pymalloc.blocks_used == f.want.blocks_used &&
            snap->pymalloc.blocks_free == f.want.blocks_free &&
-           snap->pymalloc.pools_free == f.want.pools_free &&
-           snap->pymalloc.arenas == f.want.arenas;
+           snap->pymalloc.pools_free == f.want.pools_free && snap->pymalloc.arenas == f.want.arenas;
 }
 
 /* 0: fine. The damage must be told unless the counts are what they were. */
@@ -380,7 +384,8 @@ static unsigned damaged(const struct img_word *w, const char *value, bool *told)
     struct err err;
     int rc = img_walk(&f, NULL, &snap, &err);
     bool sums = rc < 0 || img_sums(&f, &snap);
-    *told = rc < 0 ? err.text[0] && err.code == rc : notes_of(&snap) > 0 || !strcmp(snap.python.state, "starting");
+    *told = rc < 0 ? err.text[0] && err.code == rc
+                   : notes_of(&snap) > 0 || !strcmp(snap.python.state, "starting");
     bool fine = sums && (*told || (counts_as_before(&snap)));
     if (!fine)
         diag("%s at 0x%llx = %s: rc %d, sums %s, %s", w->name, (unsigned long long)w->addr, value,

@@ -1,7 +1,7 @@
 /* Synthetic images of a CPython process, at fixed addresses, for any layout: a module with text,
  * `type`, _PyRuntime and the pymalloc state where the version has it, a heap with interpreters and
- * thread states, arenas of known contents, a Python frame stack, mimalloc segments. `want` is what a
- * census has to find. Shared by test_cpython.c and fuzz_walk.c.
+ * thread states, arenas of known contents, a Python frame stack, mimalloc segments. `want` is what
+ * a census has to find. Shared by test_cpython.c and fuzz_walk.c.
  *
  *     struct img f;
  *     img_init(&f);
@@ -218,7 +218,7 @@ IMG_FN void img_link(struct img *f, struct img_heap *h, uint64_t pool, uint64_t 
 IMG_FN void img_remember_header(struct img *f, uint64_t pool)
 {
     static const enum layout_field fields[] = {
-        LF_pool_ref_count, LF_pool_freeblock, LF_pool_nextpool,   LF_pool_prevpool,
+        LF_pool_ref_count, LF_pool_freeblock,  LF_pool_nextpool,   LF_pool_prevpool,
         LF_pool_szidx,     LF_pool_arenaindex, LF_pool_nextoffset, LF_pool_maxnextoffset};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         uint64_t at = pool + layout_offset(f->l, fields[i]);
@@ -332,7 +332,12 @@ IMG_FN void img_pymalloc(struct img *f)
     for (size_t k = 0; k < 3 && !f->o.empty; k++)
         img_arena(f, &h, k, k == 2 ? 5 : k);
     img_heap_roots(f, &h, !f->o.empty);
-    if (f->o.sub == IMG_ALONE || f->t->obmalloc == OBMALLOC_STATIC)
+    if (f->t->obmalloc == OBMALLOC_STATIC) {
+        uint32_t decoy = 4096; /* a power of two next to `arenas` that is not maxarenas */
+        img_put(f, h.arenas_at - 4, &decoy, sizeof decoy);
+        return;
+    }
+    if (f->o.sub == IMG_ALONE)
         return;
     if (f->t->obmalloc == OBMALLOC_POINTER && f->o.sub == IMG_SHARED)
         return;
@@ -352,6 +357,7 @@ IMG_FN void img_array_block(struct img *f)
     uint64_t bytes = IMG_MAXARENAS * ARENA_OBJECT_BYTES;
     uint8_t head[16] = {0, 0, 0, 0, 0, 0, (uint8_t)(bytes >> 8), (uint8_t)bytes, 'r'};
     memset(head + 9, 0xfd, 7);
+    img_u64(f, IMG_ARRAY + bytes, 0x4141414141414141); /* behind it: somebody else's */
     if (f->o.hooks)
         img_put(f, IMG_ARRAY - 16, head, sizeof head);
     else
@@ -474,7 +480,7 @@ IMG_FN void img_segments(struct img *f)
             uint64_t slices = n % 4 == 3 ? 8 : 1, used = n % 5 == 2 ? 0 : 10 + n + s;
             img_quiet(f, pages + i * size, LF_mi_page_slice_count, slices);
             img_quiet(f, pages + i * size, block, used ? 64 : n % 2);
-            img_quiet(f, pages + i * size, LF_mi_page_used, used ? used : n % 2 ? 0 : 77);
+            img_quiet(f, pages + i * size, LF_mi_page_used, used ? used : 77);
             f->want_segment_blocks += used;
             i += slices;
         }

@@ -331,7 +331,8 @@ static bool harmless(void)
 
 static void test_hostile(void)
 {
-    static const char nasty[] = "a\x1b[31m\x07\r\n\x7f\xff\xc2\x9b\x9b\xe2\x82 \xc3\xa9\xc3\x9f\xe2\x82\xac";
+    static const char nasty[] =
+        "a\x1b[31m\x07\r\n\x7f\xff\xc2\x9b\x9b\xe2\x82 \xc3\xa9\xc3\x9f\xe2\x82\xac";
     struct snapshot s;
     unsigned bad = 0;
     whole(&s);
@@ -357,7 +358,8 @@ static void test_hostile(void)
 static void test_empty(void)
 {
     static const struct report_options options[] = {
-        {.target = "x", .hint = true, .top = -1}, {.target = "x", .top = 0, .exact = true},
+        {.target = "x", .hint = true, .top = -1},
+        {.target = "x", .top = 0, .exact = true},
         {.target = "x", .top = 3, .sort = "size", .reverse = true, .colour = true}};
     struct snapshot s;
     unsigned bad = 0;
@@ -370,8 +372,16 @@ static void test_empty(void)
     bad = 0;
     for (const struct report_view *v = report_text_views; v->name; v++)
         for (unsigned i = 0; i < 3; i++)
-            bad += render(&s, v->name, &options[i]) != 0 || strstr(text, "nan") || strstr(text, "inf ");
+            bad += render(&s, v->name, &options[i]) != 0 || strstr(text, "nan") ||
+                   strstr(text, "inf ");
     ok(bad == 0, "heaps without anything in them");
+    bool added = snapshot_add_note(&s) && snapshot_add_mapping(&s) && snapshot_add_arena(&s) &&
+                 snapshot_add_malloc_arena(&s);
+    bad = 0;
+    for (const struct report_view *v = report_text_views; v->name; v++)
+        for (unsigned i = 0; i < 3; i++)
+            bad += render(&s, v->name, &options[i]) != 0;
+    ok(added && bad == 0, "records without figures and names");
     snapshot_release(&s);
 }
 
@@ -392,8 +402,10 @@ static void test_huge(void)
         uint64_t v = values[k];
         whole(&s);
         blow_up(&s.memory, sizeof s.memory / 8, v);
-        blow_up(&s.pymalloc.arenas, (sizeof s.pymalloc - offsetof(struct snapshot_pymalloc, arenas)) / 8, v);
-        blow_up(&s.malloc.arenas, (sizeof s.malloc - offsetof(struct snapshot_malloc, arenas)) / 8, v);
+        blow_up(&s.pymalloc.arenas,
+                (sizeof s.pymalloc - offsetof(struct snapshot_pymalloc, arenas)) / 8, v);
+        blow_up(&s.malloc.arenas, (sizeof s.malloc - offsetof(struct snapshot_malloc, arenas)) / 8,
+                v);
         for (size_t i = 0; i < s.n_arenas; i++)
             blow_up(&s.arenas[i], offsetof(struct snapshot_arena, heap) / 8, v);
         for (size_t i = 0; i < s.n_mappings; i++) {

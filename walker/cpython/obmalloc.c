@@ -251,8 +251,7 @@ static int scan_pools(struct arena_walk *w, struct err *err)
                 p = next_present(w, p, v->end);
                 continue;
             }
-            if (!pool_plausible(w->py, p, &h, false) ||
-                blockmap_overlaps(w->map, p, p + pool_size))
+            if (!pool_plausible(w->py, p, &h, false) || blockmap_overlaps(w->map, p, p + pool_size))
                 continue;
             int rc = claim_pool(w, p, err);
             if (rc < 0)
