@@ -567,6 +567,21 @@ static void test_rings(const struct layout *l)
     snapshot_release(&snap);
 }
 
+/* Stopped between the unmapping of an empty arena and the clearing of its entry. */
+static void test_leaving_arena(const struct layout *l)
+{
+    build(l, (struct img_opts){.by = IMG_SYMBOL});
+    uint64_t at = IMG_ARRAY + 7 * ARENA_OBJECT_BYTES, gone = IMG_AREA - 0x10000000;
+    uint64_t total = f.t->arena_size / f.t->pool_size;
+    img_quiet(&f, at, LF_arena_address, gone);
+    img_quiet(&f, at, LF_arena_pool_address, gone + 3 * f.t->pool_size);
+    img_quiet(&f, at, LF_arena_nfreepools, total);
+    img_quiet(&f, at, LF_arena_ntotalpools, total);
+    exact("an arena on its way out", NULL, NULL);
+    img_quiet(&f, at, LF_arena_nfreepools, total - 1);
+    exact("an arena with used pools that is not there", NULL, "pymalloc.arena");
+}
+
 static bool first_of_minor(size_t i)
 {
     for (size_t k = 0; k < i; k++)
@@ -587,6 +602,7 @@ static void test_layout(const struct layout *l, bool first)
     test_damage(l, o, "damage");
     if (l->free_threaded)
         return;
+    test_leaving_arena(l);
     test_header_absent(l);
     test_only_headers(l);
     test_holes(l);

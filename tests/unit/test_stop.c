@@ -12,7 +12,7 @@
 #include "inspector/target/sys.h"
 #include "tests/lib/tap.h"
 
-enum { CYCLES = 150, KILLS = 120, SECOND_NS = 1000000000 };
+enum { CYCLES = 1000, KILLS = 200, SECOND_NS = 1000000000 };
 
 static uint64_t in_ms(unsigned ms)
 {
@@ -96,7 +96,7 @@ static void test_cycles(void)
     unsigned good = 0, complete = 0, freed = 0, handed = 0, runs = 0;
     uint64_t paused = 0;
     /* Whether a stop meets a thread that is just taking a signal is chance: some more tries. */
-    for (; runs < CYCLES || (!handed && runs < 10 * CYCLES); runs++) {
+    for (; runs < CYCLES || (!handed && runs < 2 * CYCLES); runs++) {
         struct stop stop;
         stop_init(&stop, NULL);
         good += stop_begin(pid, in_ms(3000), &stop, &err) == 0;

@@ -136,6 +136,9 @@ static int add_arena(struct arena_walk *w, const struct arena_object *a, struct 
     uint64_t size = arena_bytes(w->py, a);
     struct err why = ERR_INIT;
     struct tally t = {0};
+    /* Stopped on the way out of munmap: the arena has gone, its entry is cleared next. */
+    if (a->nfreepools == a->ntotalpools && !vma_at(w->in->vmas, a->address))
+        return 0;
     if (!arena_plausible(w->py, a) || !vma_writable_at(w->in->vmas, a->address)) {
         note_add(w->notes, "pymalloc.arena", a->address, 0,
                  "an entry of the arenas array is damaged; its pools are not counted");

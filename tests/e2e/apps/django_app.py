@@ -1,41 +1,47 @@
-"""Django in one file: a view that keeps rendered pages, served by wsgiref. Prints READY and its port."""
+"""A Django project in one file, with models in SQLite in memory and its runserver's threaded WSGI server."""
 import sys
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import django
 from django.conf import settings
-from django.core.wsgi import get_wsgi_application
-from django.http import HttpResponse
-from django.template import engines
-from django.urls import path
 
-settings.configure(
-    DEBUG=False,
-    SECRET_KEY="test",
-    ALLOWED_HOSTS=["*"],
-    ROOT_URLCONF=__name__,
-    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
-    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
-)
+settings.configure(DEBUG=True, SECRET_KEY="test", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], USE_TZ=True,
+                   INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
+                   DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3",
+                                          "NAME": "file:orders?mode=memory&cache=shared"}},
+                   TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}])
 django.setup()
-KEPT = []
+
+from django.contrib.auth.models import User  # noqa: E402 (models need the settings)
+from django.core.management import call_command  # noqa: E402
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler  # noqa: E402
+from django.core.wsgi import get_wsgi_application  # noqa: E402
+from django.http import HttpResponse  # noqa: E402
+from django.template import engines  # noqa: E402
+from django.urls import path  # noqa: E402
+
+PAGE = engines["django"].from_string("<ul>{% for user in users %}<li>{{ user.username }}: {{ user.email }}</li>{% endfor %}</ul>")
 
 
-def keep(request, word):
-    template = engines["django"].from_string("<p>{{ word }} {% for i in numbers %}{{ i }} {% endfor %}</p>")
-    KEPT.append(template.render({"word": word, "numbers": range(200)}))
-    return HttpResponse("%d kept" % len(KEPT))
+def show_users(request):
+    return HttpResponse(PAGE.render({"users": User.objects.all()}))
 
 
-urlpatterns = [path("keep/<str:word>", keep)]
+def add_user(request, number):
+    User.objects.create(username=f"user{number}", email=f"user{number}@example.org")
+    return HttpResponse("ok")
 
 
-class Quiet(WSGIRequestHandler):
+urlpatterns = [path("users", show_users), path("add/<int:number>", add_user)]
+
+
+class QuietHandler(WSGIRequestHandler):
     def log_message(self, *args):
         pass
 
 
-server = make_server("127.0.0.1", 0, get_wsgi_application(), handler_class=Quiet)
-print("READY", server.server_port, flush=True)
-sys.stdout.flush()
-server.serve_forever()
+if __name__ == "__main__":
+    call_command("migrate", verbosity=0)
+    server = ThreadedWSGIServer(("127.0.0.1", 0), QuietHandler)
+    server.set_app(get_wsgi_application())
+    print("READY", server.server_port, flush=True)
+    sys.exit(server.serve_forever())

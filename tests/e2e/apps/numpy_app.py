@@ -1,18 +1,22 @@
-"""Arrays of all sizes, a matrix product (BLAS starts its threads), and a data frame of a million rows if pandas is there."""
-import time
+"""numpy, and pandas if it is there: arrays kept and freed, a frame of a million rows, a grouping of it."""
+import sys
 
-import numpy as np
+import numpy
 
-small = [np.ones(10000) for _ in range(200)]
-sparse = np.zeros(20_000_000)
-sparse[:2_000_000] = 1
-product = np.random.rand(500, 500) @ np.random.rand(500, 500)
-try:
-    import pandas as pd
+rng = numpy.random.default_rng(1)
+kept = [rng.random(size) for size in (10, 1000, 100_000, 3_000_000)]
+small = [numpy.full(i % 60 + 1, i) for i in range(20_000)]
+del small[::2]
+product = kept[2][:40_000].reshape(200, 200) @ kept[2][40_000:80_000].reshape(200, 200)
+rows = 0
+if "pandas" in sys.argv:
+    import pandas
 
-    frame = pd.DataFrame({"a": np.arange(1_000_000), "b": ["s%d" % (i % 1000) for i in range(1_000_000)]})
-    sums = frame.groupby("b").a.sum()
-except ImportError:
-    pass
-print("READY 0", flush=True)
-time.sleep(100000)
+    ROWS = 1_000_000
+    frame = pandas.DataFrame({"number": numpy.arange(ROWS), "value": rng.random(ROWS),
+                              "name": [f"name{i % 1000}" for i in range(ROWS)]})
+    sums = frame.groupby("name")["value"].agg(["sum", "mean", "count"])
+    rows = int(sums["count"].sum())
+print("READY", rows, flush=True)
+for line in sys.stdin:
+    print("echo", float(product.trace()) == float(product.trace()), len(small), flush=True)
