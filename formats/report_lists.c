@@ -166,10 +166,10 @@ static void print_histogram(const struct utilisation *u, const struct report_opt
         int stars = (int)(u->buckets[i].arenas * 40 / most);
         if (!stars && u->buckets[i].arenas)
             stars = 1;
-        fprintf(out, "%3d-%3d %% %10s %12s  %.*s\n", i * 10, i * 10 + 10,
+        fprintf(out, "%3d-%3d %% %10s %12s%s%.*s\n", i * 10, i * 10 + 10,
                 report_count(a, sizeof a, u->buckets[i].arenas),
-                report_size(b, sizeof b, u->buckets[i].bytes_used, opt->exact), stars,
-                "****************************************");
+                report_size(b, sizeof b, u->buckets[i].bytes_used, opt->exact), stars ? "  " : "",
+                stars, "****************************************");
     }
 }
 
@@ -197,10 +197,11 @@ int report_text_arenas(const struct snapshot *snap, const struct report_options 
         return ERR_NOMEM;
     print_histogram(&u, opt, out);
     fprintf(out,
-            "\n%s sparse arenas (at most %d %% used): %s would go back to the system if they "
+            "\n%s sparse arena%s (at most %d %% used): %s would go back to the system if %s "
             "emptied\n\n",
-            report_count(a, sizeof a, u.sparse_arenas), UTILISATION_SPARSE_PERCENT,
-            report_size(b, sizeof b, u.reclaimable_bytes, opt->exact));
+            report_count(a, sizeof a, u.sparse_arenas), u.sparse_arenas == 1 ? "" : "s",
+            UTILISATION_SPARSE_PERCENT, report_size(b, sizeof b, u.reclaimable_bytes, opt->exact),
+            u.sparse_arenas == 1 ? "it" : "they");
     size_t n = rows_wanted(opt, snap->n_arenas, 20);
     fprintf(out, "%-14s %6s %12s %12s %12s %s\n", "arena", "used %", "blocks", "bytes used",
             "resident", "pools free");

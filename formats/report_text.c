@@ -235,8 +235,10 @@ static void print_pymalloc(const struct snapshot *snap, const struct report_opti
             total > 0 ? (double)p->bytes_used * 100 / total : 0.0,
             report_count(c, sizeof c, p->blocks_used));
     if (u.sparse_arenas)
-        fprintf(out, "; %s arenas are at most %d %% used and hold %s",
-                report_count(a, sizeof a, u.sparse_arenas), UTILISATION_SPARSE_PERCENT,
+        fprintf(out, "; %s %s at most %d %% used and %s %s",
+                report_count(a, sizeof a, u.sparse_arenas),
+                u.sparse_arenas == 1 ? "arena is" : "arenas are", UTILISATION_SPARSE_PERCENT,
+                u.sparse_arenas == 1 ? "holds" : "hold",
                 report_size(b, sizeof b, u.reclaimable_bytes, opt->exact));
     fputc('\n', out);
 }

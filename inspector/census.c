@@ -456,6 +456,8 @@ static int take_running(struct census *c, struct err *err)
 static int explain(pid_t pid, int rc, struct err *err)
 {
     struct err now = ERR_INIT;
+    if (interrupted)
+        return err_set(err, ERR_INTERRUPTED, "interrupted; the target runs on");
     if (rc != ERR_UNSUPPORTED && rc != ERR_FAULT && rc != ERR_CORRUPT)
         return rc;
     if (proc_diagnose(pid, &now) != ERR_NOT_FOUND)

@@ -290,7 +290,7 @@ def column(view, index, *options):
 
 ROW = {"sizes": re.compile(r" +[0-9]+ "), "arenas": re.compile("0x"), "maps": re.compile("0x")}
 # view, column, its place in a row
-SORTED = [("sizes", "size", 0), ("sizes", "pools", 1), ("sizes", "used", 2), ("sizes", "free", 4), ("arenas", "address", 0),
+SORTED = [("sizes", "size", 0), ("sizes", "pools", 1), ("sizes", "used", 3), ("sizes", "free", 5), ("arenas", "address", 0),
           ("arenas", "used", 1), ("arenas", "resident", 4), ("maps", "address", 0), ("maps", "size", 1),
           ("maps", "resident", 2)]
 

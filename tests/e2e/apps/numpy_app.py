@@ -17,6 +17,7 @@ if "pandas" in sys.argv:
                               "name": [f"name{i % 1000}" for i in range(ROWS)]})
     sums = frame.groupby("name")["value"].agg(["sum", "mean", "count"])
     rows = int(sums["count"].sum())
+trace = float(product.trace())
 print("READY", rows, flush=True)
 for line in sys.stdin:
-    print("echo", float(product.trace()) == float(product.trace()), len(small), flush=True)
+    print("echo", float((product * 1.0).trace()) == trace, len(small), flush=True)
