@@ -69,7 +69,8 @@ static void view_arenas(struct json_emit *e, const struct snapshot *s)
     struct utilisation u;
     utilisation_of(s, &u);
     pymalloc(e, s);
-    array(e, "arenas", s->arenas, s->n_arenas, sizeof *s->arenas, json_arena_fields);
+    array(e, "arenas", s->arenas, s->n_arenas - s->hidden_arenas, sizeof *s->arenas,
+          json_arena_fields);
     array(e, "histogram", u.buckets, UTILISATION_BUCKETS, sizeof u.buckets[0], bucket_fields);
     emit_key(e, "sparse");
     json_emit_object(e, &u, sparse_fields);

@@ -44,6 +44,11 @@ void report_notes(const struct snapshot *snap, const struct report_options *opt,
 /* ERR_OS when the stream has failed (disk full, closed pipe). */
 int report_done(FILE *out, struct err *err);
 
+/* Put the lists of a snapshot into the order, and cut them to the length, that the options ask for,
+ * as the text views do: for JSON. Without options nothing changes. */
+int report_arrange(struct snapshot *snap, const char *view, const struct report_options *opt,
+                   struct err *err) MUST_CHECK;
+
 int report_text_sizes(const struct snapshot *snap, const struct report_options *opt, FILE *out,
                       struct err *err);
 int report_text_arenas(const struct snapshot *snap, const struct report_options *opt, FILE *out,

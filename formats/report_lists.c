@@ -353,3 +353,55 @@ int report_text_maps(const struct snapshot *snap, const struct report_options *o
         fprintf(out, "\nnext: heapcensus summary %s\n", opt->target);
     return report_done(out, err);
 }
+
+/* ---- the same order and length for the views as JSON ---- */
+
+/* Put items[rows[i].index] at place i. */
+static int permute(void *items, size_t n, size_t elem, const struct sort_row *rows, struct err *err)
+{
+    char *old = malloc(n ? n * elem : 1);
+    if (!old)
+        return err_set(err, ERR_NOMEM, "no memory to sort %zu rows", n);
+    if (n)
+        memcpy(old, items, n * elem);
+    for (size_t i = 0; i < n; i++)
+        memcpy((char *)items + i * elem, old + rows[i].index * elem, elem);
+    free(old);
+    return 0;
+}
+
+int report_arrange(struct snapshot *snap, const char *view, const struct report_options *opt,
+                   struct err *err)
+{
+    bool sizes = strcmp(view, "sizes") == 0, arenas = strcmp(view, "arenas") == 0;
+    bool maps = strcmp(view, "maps") == 0;
+    struct snapshot_size_class *classes = snap->pymalloc.classes;
+    if ((!sizes && !arenas && !maps) || (opt->top < 0 && !opt->sort && !opt->reverse))
+        return 0;
+    size_t n = sizes ? SIZE_CLASSES : arenas ? snap->n_arenas : snap->n_mappings;
+    struct sort_row *rows = sorted(snap, n,
+                                   sizes    ? size_key
+                                   : arenas ? arena_key
+                                            : map_key,
+                                   opt->sort, opt->reverse, err);
+    if (!rows)
+        return ERR_NOMEM;
+    int rc = sizes    ? permute(classes, n, sizeof *classes, rows, err)
+             : arenas ? permute(snap->arenas, n, sizeof *snap->arenas, rows, err)
+                      : permute(snap->mappings, n, sizeof *snap->mappings, rows, err);
+    free(rows);
+    if (rc < 0)
+        return rc;
+    if (arenas)
+        snap->hidden_arenas = n - rows_wanted(opt, n, 0);
+    if (maps)
+        snap->n_mappings = rows_wanted(opt, n, 0);
+    size_t left = rows_wanted(opt, n, 0);
+    for (size_t i = 0; sizes && i < n; i++) { /* classes without pools are not written */
+        if (classes[i].pools && left)
+            left--;
+        else
+            classes[i].pools = 0;
+    }
+    return 0;
+}

@@ -161,6 +161,7 @@ struct snapshot {
 
     struct snapshot_arena *arenas;
     size_t n_arenas, cap_arenas;
+    size_t hidden_arenas; /* at the end of the list: a view leaves them out, sums count them */
     struct snapshot_malloc_arena *malloc_arenas;
     size_t n_malloc_arenas, cap_malloc_arenas;
     struct snapshot_mapping *mappings;

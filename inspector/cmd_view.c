@@ -45,17 +45,17 @@ static int load(const struct options *opt, struct snapshot *snap, struct err *er
     if (opt->pid)
         return census_take(opt, snap, err);
     int rc = json_load(opt->target, opt->partial ? JSON_PARTIAL : 0, snap, err);
-    if (rc == ERR_OS && err->os_errno == ENOENT)
-        err_remedy(err, "a target is a PID or a snapshot file; see heapcensus --help");
+    if (rc != ERR_OS || err->os_errno == EACCES || err->os_errno == EPERM)
+        return rc;
+    rc = err->code = err->os_errno == ENOENT ? ERR_NOT_FOUND : ERR_FORMAT;
+    err_remedy(err, "a target is a PID or a snapshot file; see heapcensus --help");
     return rc;
 }
 
-static int write_text(const struct options *opt, const struct report_view *view,
-                      const struct snapshot *snap, FILE *out, struct err *err)
+static struct report_options report_options(const struct options *opt, char *pid, size_t cap)
 {
-    char pid[32];
-    snprintf(pid, sizeof pid, "%d", (int)opt->pid);
-    struct report_options ro = {
+    snprintf(pid, cap, "%d", (int)opt->pid);
+    return (struct report_options){
         .target = opt->pid ? pid : opt->target,
         .exact = opt->bytes,
         .hint = !opt->quiet,
@@ -65,21 +65,23 @@ static int write_text(const struct options *opt, const struct report_view *view,
         .sort = opt->sort,
         .reverse = opt->reverse,
     };
-    return view->write(snap, &ro, out, err);
 }
 
 /* The whole report in memory first: a view is small, and a failure leaves no half of it behind. */
-static int render(const struct options *opt, const struct report_view *view,
-                  const struct snapshot *snap, struct sink *sink, struct err *err)
+static int render(const struct options *opt, const struct report_view *view, struct snapshot *snap,
+                  struct sink *sink, struct err *err)
 {
-    char *bytes = NULL;
+    char *bytes = NULL, pid[32];
     size_t len = 0;
-    if (opt->json)
-        return json_write_view(snap, view->name, sink, err);
+    struct report_options ro = report_options(opt, pid, sizeof pid);
+    if (opt->json) {
+        int arranged = report_arrange(snap, view->name, &ro, err);
+        return arranged < 0 ? arranged : json_write_view(snap, view->name, sink, err);
+    }
     FILE *out = open_memstream(&bytes, &len);
     if (!out)
         return err_set(err, ERR_NOMEM, "no memory for the report");
-    int rc = write_text(opt, view, snap, out, err);
+    int rc = view->write(snap, &ro, out, err);
     if (fclose(out) != 0 && rc == 0)
         rc = err_set(err, ERR_NOMEM, "no memory for the report");
     if (rc == 0)
@@ -89,7 +91,7 @@ static int render(const struct options *opt, const struct report_view *view,
 }
 
 static int write_view(const struct options *opt, const struct report_view *view,
-                      const struct snapshot *snap, struct err *err)
+                      struct snapshot *snap, struct err *err)
 {
     struct outfile out;
     int rc = outfile_open(&out, opt->output ? opt->output : "-", opt->force, err);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/report.h"
 #include "inspector/cmd.h"
 
 volatile sig_atomic_t interrupted;
@@ -228,9 +229,9 @@ static int take_words(struct options *opt, char **words, int n, const struct cmd
         opt->target = words[at];
         if (is_number(words[at])) {
             uint64_t pid;
-            int rc = parse_number(words[at], 1u << 22, "a PID", &pid, err);
-            if (rc < 0)
-                return rc;
+            /* The kernel's largest PID is 2^22. */
+            if (parse_number(words[at], 1u << 22, "a PID", &pid, err) < 0)
+                return err_set(err, ERR_NOT_FOUND, "there is no process %s", words[at]);
             if (pid == 0)
                 return err_set(err, ERR_USAGE, "0 is no PID");
             opt->pid = (pid_t)pid;
@@ -238,7 +239,10 @@ static int take_words(struct options *opt, char **words, int n, const struct cmd
         at++;
     }
     if (at < n) {
-        err_set(err, ERR_USAGE, "too many words, from '%s' on", words[at]);
+        if (at == 1 && *ret == find_command("summary") && !opt->pid)
+            err_set(err, ERR_USAGE, "there is no command '%s'", words[0]);
+        else
+            err_set(err, ERR_USAGE, "too many words, from '%s' on", words[at]);
         err_remedy(err, "see heapcensus --help");
         return ERR_USAGE;
     }
@@ -267,9 +271,11 @@ enum exit_code exit_of_err(const struct err *err)
     case ERR_INTERRUPTED:
         return EXIT_INTERRUPTED;
     case ERR_OS:
-        return err->os_errno == EACCES || err->os_errno == EPERM ? EXIT_PERMISSION
-               : err->os_errno == ENOENT                         ? EXIT_NO_TARGET
-                                                                 : EXIT_INCOMPLETE;
+        if (err->os_errno == EACCES || err->os_errno == EPERM)
+            return EXIT_PERMISSION;
+        if (err->os_errno == ENOENT || err->os_errno == ENOTDIR || err->os_errno == EISDIR)
+            return EXIT_USAGE; /* of an output: a missing target is ERR_NOT_FOUND */
+        return EXIT_INCOMPLETE;
     default:
         return EXIT_INCOMPLETE;
     }
@@ -293,11 +299,47 @@ static void catch_signals(void)
     sigaction(SIGPIPE, &ignore, NULL); /* a closed pipe is an error of write, told as such */
 }
 
+/* What helps where the place of the error said nothing: never a cause without a remedy. */
+static const char *remedy_of(const struct err *err)
+{
+    if (err->remedy[0])
+        return err->remedy;
+    if (err->code == ERR_OS && (err->os_errno == ENOSPC || err->os_errno == EDQUOT))
+        return "make room there, or write elsewhere with -o";
+    if (err->code == ERR_OS && err->os_errno == EPIPE)
+        return "the reader of the output has gone; use -o FILE to keep it";
+    if (err->code == ERR_OS && (err->os_errno == ENOENT || err->os_errno == ENOTDIR))
+        return "make that folder first, or write elsewhere with -o";
+    switch (err->code) {
+    case ERR_USAGE:
+        return "see heapcensus --help";
+    case ERR_NOMEM:
+        return "free some memory, or use --read window, which needs little";
+    case ERR_LIMIT:
+        return "try again, with a larger --max-pause or with --no-pause";
+    case ERR_INTERRUPTED:
+        return "start it again when you like; nothing was written";
+    case ERR_NOT_FOUND:
+        return "ps -e lists the processes; a target is a PID or a snapshot file";
+    case ERR_FORMAT:
+        return "is it a snapshot of heapcensus, and whole? --partial reads a truncated one";
+    default:
+        return "heapcensus doctor PID says what would work";
+    }
+}
+
+/* Texts can quote names from the target or the command line: no control character gets through. */
+static void say(const char *text)
+{
+    fputs("heapcensus: ", stderr);
+    report_string(stderr, text);
+    fputc('\n', stderr);
+}
+
 static int fail(const struct err *err)
 {
-    fprintf(stderr, "heapcensus: %s\n", err->text);
-    if (err->remedy[0])
-        fprintf(stderr, "heapcensus: %s\n", err->remedy);
+    say(err->text);
+    say(remedy_of(err));
     return exit_of_err(err);
 }
 

@@ -48,6 +48,8 @@ static void parse_uids(const char *text, struct proc_status *ret)
     char *end;
     ret->uid = (uint32_t)strtoull(p, &end, 10);
     ret->euid = (uint32_t)strtoull(end, NULL, 10);
+    p = procfile_value(text, "Gid");
+    ret->gid = p ? (uint32_t)strtoull(p, NULL, 10) : 0;
 }
 
 void proc_status_parse(const char *text, struct proc_status *ret)

@@ -21,7 +21,7 @@ struct proc_status {
     int ns_depth;
     char state; /* R S D T t Z X I, '?' when unknown */
     char name[PROC_COMM];
-    uint32_t uid, euid;
+    uint32_t uid, euid, gid;
     uint64_t threads;
     int seccomp;               /* 0 none, 1 strict, 2 filter */
     uint64_t cap_prm, cap_eff; /* capability masks */

@@ -118,6 +118,17 @@ static bool rule_other_user(const struct denial *d, struct err *err)
     return true;
 }
 
+static bool rule_other_group(const struct denial *d, struct err *err)
+{
+    if (d->can_ptrace || d->target.gid == d->self.gid)
+        return false;
+    err_set(err, ERR_PERMISSION,
+            "process %d runs with group %u, heapcensus with %u: the kernel wants both the same",
+            d->pid, d->target.gid, d->self.gid);
+    err_remedy(err, "run heapcensus as root (sudo), or with the process's own group");
+    return true;
+}
+
 static bool rule_not_dumpable(const struct denial *d, struct err *err)
 {
     if (d->can_ptrace || !d->root_owned)
@@ -167,7 +178,7 @@ static bool rule_seccomp(const struct denial *d, struct err *err)
 int proc_denied(int pid, int os_errno, struct err *err)
 {
     static bool (*const rules[])(const struct denial *, struct err *) = {
-        rule_traced,       rule_yama_never,   rule_other_user, rule_userns,
+        rule_traced,       rule_yama_never,   rule_other_user, rule_userns, rule_other_group,
         rule_not_dumpable, rule_capabilities, rule_yama,       rule_seccomp};
     struct denial *d = malloc(sizeof *d);
     bool told = false;

@@ -311,6 +311,23 @@ def test_order(tap):
             tap.ok("more mappings" in head, "maps --top 3: says that there are more", head)
 
 
+def test_order_json(tap):
+    """The same options on the JSON form; what sums up all arenas stays whole."""
+    def document(*words):
+        return json.loads(heapcensus(*words, "--json").stdout)
+
+    whole, cut = document("arenas", Bench.plain), document("arenas", Bench.plain, "--top", "1", "--sort", "address")
+    tap.ok(len(cut["arenas"]) == 1 < len(whole["arenas"]), "arenas --json --top 1", len(cut["arenas"]))
+    tap.ok(cut["arenas"][0]["address"] == max(a["address"] for a in whole["arenas"]), "arenas --json --sort address")
+    tap.ok(cut["histogram"] == whole["histogram"] and cut["sparse"] == whole["sparse"], "the histogram counts all arenas")
+    maps = document("maps", Bench.plain, "--top", "5", "--sort", "size")["mappings"]
+    sizes = sorted((m["bytes"] for m in document("maps", Bench.plain)["mappings"]), reverse=True)
+    tap.ok([m["bytes"] for m in maps] == sizes[:5], "maps --json --top 5 --sort size", maps)
+    classes = document("sizes", Bench.plain, "--top", "2", "--sort", "size")["size_classes"]
+    tap.ok([c["size"] for c in classes] == sorted((c["size"] for c in classes), reverse=True) and len(classes) == 2,
+           "sizes --json --top 2 --sort size", classes)
+
+
 def test_bytes(tap):
     done = heapcensus("summary", Bench.plain, "--bytes")
     memory = read_snapshot(Bench.plain).one("memory")
@@ -355,4 +372,5 @@ if __name__ == "__main__":
         heapcensus("snapshot", Bench.target.pid, "-o", Bench.plain)
         main(test_views, test_same, test_lines, test_files, test_gzip, test_default_name, test_full_disk,
              test_full_filesystem, test_truncated, test_unreadable, test_bad_options, test_control_characters, test_order,
+             test_order_json,
              test_bytes, test_closed_pipe, test_doctor)
