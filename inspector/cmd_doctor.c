@@ -91,7 +91,7 @@ static void check_memory(struct checkup *c, const struct pages *pages)
              copy ? "it will be copied (shortest pause)"
                   : "it will be walked in windows while stopped (longer pause, little memory)");
     check(c, true, "memory", text, NULL);
-    snprintf(text, sizeof text, "about %.0f ms at 0.2 s per GiB",
+    snprintf(text, sizeof text, "at most about %.0f ms (0.2 s per GiB)",
              (double)pages->present / (1u << 30) * 200 + 1);
     check(c, true, "pause", text, NULL);
     check(c, true, "pages",

@@ -3,9 +3,9 @@
 # tests. Fast, quiet and offline when everything is there. As root, or with sudo when there is one.
 set -eu
 
-build="gcc libc6-dev make pkg-config libelf-dev libdw-dev libunwind-dev libjansson-dev zlib1g-dev
+build="gcc libc6-dev make pkg-config libelf-dev libdw-dev libjansson-dev zlib1g-dev
        python3"
-check="perl binutils strace debootstrap python3-jsonschema clang-format mandoc gdb strace jq procps util-linux
+check="perl binutils strace debootstrap python3-jsonschema clang-format mandoc gdb jq procps util-linux
        gzip mount"
 # Not in every release, and each is a named skip where it is missing: docs/HOWTO-TEST.md.
 optional="libjemalloc2 libtcmalloc-minimal4 libtcmalloc-minimal4t64 libmimalloc2.0 libmimalloc3
