@@ -46,7 +46,10 @@ def run(root, libc, threads, options, tunable=None, check=()):
     folder = (root or "") + "/tmp/heapcensus-malloc" if root else os.path.join(BUILD, "malloc")
     inside = "/tmp/heapcensus-malloc" if root else folder
     os.makedirs(folder, exist_ok=True)
-    shutil.copy(BUILD + "/e2e/malloc_target", folder)
+    binary = folder + "/malloc_target"
+    if os.path.exists(binary):
+        os.unlink(binary)  # the last target may still be dying: a file that runs cannot be written
+    shutil.copy(BUILD + "/e2e/malloc_target", binary)
     command = [inside + "/malloc_target", str(threads), str(options), inside + "/truth"]
     # Outside the chroot command itself, LD_PRELOAD would be looked up in the wrong place.
     env = ["env"] + (["GLIBC_TUNABLES=" + tunable] if tunable else [])

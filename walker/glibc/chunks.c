@@ -61,7 +61,7 @@ static void run_plain(struct cursor *c)
     glibc_chunk_fn fn = c->w->in->chunk;
     void *ctx = c->w->in->chunk_ctx;
     struct sum used = {0, 0}, idle = {0, 0};
-    uint64_t hash = 0, p = c->p, prev = c->prev, ahead = p - start;
+    uint64_t hash = 0, fd = 0, bk = 0, p = c->p, prev = c->prev, ahead = p - start;
     uint64_t word = load_u64(bytes + (p - start) + 8);
     while (p < limit) {
         uint64_t size = word & ~(uint64_t)CHUNK_FLAGS;
@@ -85,6 +85,8 @@ static void run_plain(struct cursor *c)
             idle.n++;
             idle.bytes += size;
             hash += hash_addr(p);
+            fd += hash_addr(load_u64(bytes + (p - start) + 16));
+            bk += hash_addr(load_u64(bytes + (p - start) + 24));
         }
         if (fn)
             fn(ctx, p, size, next & CHUNK_PREV_INUSE ? GLIBC_USED : GLIBC_FREE);
@@ -105,8 +107,23 @@ static void run_plain(struct cursor *c)
     c->arena->free.n += idle.n;
     c->arena->free.bytes += idle.bytes;
     c->arena->free_hash += hash;
+    c->arena->fd_hash += fd;
+    c->arena->bk_hash += bk;
     c->p = p;
     c->prev = prev;
+}
+
+/* A free chunk's address and links, away from the fast path. */
+static void add_links(struct cursor *c)
+{
+    const uint8_t *links = mem_window_at(&c->w->probe, c->p + 16, 16);
+    c->arena->free_hash += hash_addr(c->p);
+    if (!links) {
+        c->arena->links_unread = true;
+        return;
+    }
+    c->arena->fd_hash += hash_addr(load_u64(links));
+    c->arena->bk_hash += hash_addr(load_u64(links + 8));
 }
 
 /* Count the chunk [p, p + size) and move on behind it. */
@@ -236,7 +253,7 @@ static bool take_normal(struct cursor *c, uint64_t size)
         if (size - c->tc_size <= c->tc_span)
             orphan_consider(c->w, chunk, size);
     } else {
-        c->arena->free_hash += hash_addr(c->p);
+        add_links(c);
         take_chunk(c, size, &c->arena->free, CAT_MALLOC_FREE, GLIBC_FREE);
     }
     return true;

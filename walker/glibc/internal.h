@@ -54,7 +54,11 @@ struct arena {
     uint64_t free_hash; /* of the addresses of the free chunks seen, in any order */
     struct sum listed;  /* chunks in bins; bytes unused */
     uint64_t listed_hash;
-    uint64_t torn; /* list nodes that do not point back */
+    /* Sums of the same hash over the fd and the bk links of the free chunks seen: if all lists are
+     * whole, each free chunk and each bin head is named once by either. */
+    uint64_t fd_hash, bk_hash;
+    bool links_unread; /* some free chunk's links are not in memory */
+    uint64_t torn;     /* list nodes that do not point back */
     bool bins_broken, top_seen;
 };
 
