@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,13 @@
 
 enum { WINDOW_CACHE_PAGES = 1024 };
 
+enum { MAX_TOLD = 16 };
+
+struct told {
+    uint64_t ns;
+    const char *what;
+};
+
 struct census {
     const struct options *opt;
     struct snapshot *snap;
@@ -50,16 +58,26 @@ struct census {
     uint64_t paused_ns;
     bool windowed; /* walk while stopped, instead of copying */
     uint64_t begun_ns;
+    struct told told[MAX_TOLD];
+    size_t n_told;
     bool late;    /* the deadline passed before all was read */
     bool stopped; /* by us or by another tracer */
     bool moved;   /* the other tracer let it run while we read */
 };
 
 /* -v: when each phase was over, in milliseconds since the start. */
-static void tell(const struct census *c, const char *what)
+static void tell(struct census *c, const char *what)
 {
-    if (c->opt->verbose)
-        fprintf(stderr, "%9.1f ms  %s\n", (double)(sys_now_ns() - c->begun_ns) / 1e6, what);
+    if (c->n_told < MAX_TOLD)
+        c->told[c->n_told++] = (struct told){sys_now_ns(), what};
+}
+
+/* Said when the target runs again: it may be the target that reads our stderr. */
+static void say_told(const struct census *c)
+{
+    for (size_t i = 0; c->opt->verbose && i < c->n_told; i++)
+        fprintf(stderr, "%9.1f ms  %s\n", (double)(c->told[i].ns - c->begun_ns) / 1e6,
+                c->told[i].what);
 }
 
 static void census_init(struct census *c, const struct options *opt, struct snapshot *snap)
@@ -427,7 +445,7 @@ static int refresh_modules(struct census *c, struct err *err)
     return modules_read(&c->modules, c->opt->pid, &c->maps, err);
 }
 
-static int take_stopped(struct census *c, struct err *err)
+static int take_held(struct census *c, struct err *err)
 {
     uint64_t deadline = sys_now_ns() + c->opt->max_pause_ns;
     int rc = stop_begin(c->opt->pid, deadline, &c->stop, err);
@@ -442,6 +460,21 @@ static int take_stopped(struct census *c, struct err *err)
     if (rc == 0)
         rc = c->windowed ? walk_windows(c, deadline, err) : take_copy(c, deadline, err);
     let_go(c);
+    return rc;
+}
+
+/* Ctrl-Z, or a terminal that we may not write to, would suspend us while we hold the target: those
+ * wait until it runs again. */
+static int take_stopped(struct census *c, struct err *err)
+{
+    sigset_t suspend, old;
+    sigemptyset(&suspend);
+    sigaddset(&suspend, SIGTSTP);
+    sigaddset(&suspend, SIGTTIN);
+    sigaddset(&suspend, SIGTTOU);
+    pthread_sigmask(SIG_BLOCK, &suspend, &old);
+    int rc = take_held(c, err);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc;
 }
 
@@ -487,6 +520,7 @@ int census_take(const struct options *opt, struct snapshot *snap, struct err *er
     }
     progress_end(&progress);
     census_release(&c);
+    say_told(&c);
     if (rc < 0)
         rc = explain(opt->pid, rc, err);
     if (rc == 0 && interrupted)

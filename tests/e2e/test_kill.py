@@ -12,7 +12,7 @@ import time
 from lib import PROGRAM, environment, main, proc_status, start_python, wait_for
 from lib_b import WAYS, Census, held
 
-KILLS, INTERRUPTS, EXITS = 200, 20, 20
+KILLS, INTERRUPTS, SUSPENDS, EXITS = 200, 20, 30, 20
 SEED = int(os.environ.get("HEAPCENSUS_SEED", random.randrange(1 << 32)))
 CHANCE = random.Random(SEED)
 
@@ -141,6 +141,29 @@ def test_interrupts(tap):
             tap.ok(130 in codes, "%s came in time at least once" % number.name)
         tap.ok(busy.all_count(), "all of its threads count after the interrupts")
 
+def test_suspend(tap):
+    """Ctrl-Z at any moment suspends heapcensus only while the target runs."""
+    suspended, wrong = 0, []
+    with start_python(BUFFERS) as target:
+        for i in range(SUSPENDS):
+            # A process group of its own with a parent outside: SIGTSTP is ignored by orphaned groups.
+            census = subprocess.Popen([PROGRAM, "-q", "--json", "--read", ("window", "copy")[i % 2], str(target.pid)],
+                                      stdout=subprocess.DEVNULL, preexec_fn=lambda: os.setpgid(0, 0))
+            time.sleep(CHANCE.uniform(0, 0.2))
+            census.send_signal(signal.SIGTSTP)
+            state = lambda: proc_status(census.pid).get("State", "Z")[:1]
+            wait_for(lambda: state() in "TZ", 20)
+            suspended += state() == "T"
+            if proc_status(target.pid)["State"][:1] == "t" or proc_status(target.pid)["TracerPid"] != "0":
+                wrong.append(proc_status(target.pid)["State"])
+            census.send_signal(signal.SIGCONT)
+            status = census.wait(60)
+            if status != 0:
+                wrong.append(status)
+    tap.say(f"{suspended} of {SUSPENDS} were suspended before their end")
+    tap.ok(suspended > 0 and not wrong, "Ctrl-Z never leaves the target stopped", wrong)
+
+
 def test_max_pause(tap):
     with start_python(BUFFERS) as target:
         for way in "copy", "window":
@@ -185,4 +208,4 @@ def test_exits(tap):
         pid = target.pid
     tap.ok(Census(pid).code == 3, "a process that is gone: exit 3")
 
-main(test_kills, test_interrupts, test_max_pause, test_exits)
+main(test_kills, test_interrupts, test_suspend, test_max_pause, test_exits)

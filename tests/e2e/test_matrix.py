@@ -198,6 +198,27 @@ def check_ledger(records, rss, mapped):
     return wrong
 
 
+def check_parts(records):
+    """The records of parts sum to those of the whole, and both to the ledger's categories."""
+    wrong = []
+
+    def same(what, one, other):
+        if one != other:
+            wrong.append("%s: %s and %s" % (what, one, other))
+
+    bytes_of = {c["name"]: c["bytes"] for c in records["memory"][0]["categories"]}
+    for p in records.get("pymalloc", []):
+        for field in ("blocks_used", "bytes_used", "pools_free"):
+            same("arenas' " + field, sum(a[field] for a in records.get("arena", [])), p[field])
+        same("used blocks", bytes_of["python.blocks.used"], p["bytes_used"])
+    for m in records["malloc"]:
+        for field in ("used_chunks", "used_bytes", "cached_bytes", "free_chunks", "free_bytes", "top_bytes", "system_bytes"):
+            same("malloc arenas' " + field, sum(a[field] for a in records["malloc_arena"]), m[field])
+        for name, field in (("used", "used_bytes"), ("cached", "cached_bytes"), ("free", "free_bytes"), ("top", "top_bytes"), ("mmapped", "mmapped_bytes")):
+            same("malloc." + name, bytes_of["malloc." + name], m[field])
+    return wrong
+
+
 def check_one(build, allocator, way, target):
     name = "%s, %s, %s" % (build.name, allocator, way[-1].lstrip("-"))
     before, (rss, mapped) = target.status(), kernel_figures(target.pid)
@@ -205,7 +226,7 @@ def check_one(build, allocator, way, target):
     if run.returncode != 0 or "memory" not in records:
         ok(False, name, "exit %d\n%s" % (run.returncode, run.stderr))
         return
-    wrong = check_ledger(records, rss, mapped)
+    wrong = check_ledger(records, rss, mapped) + check_parts(records)
     if allocator.startswith("mimalloc"):
         used = [c for c in records["memory"][0]["categories"] if c["name"] == "python.mimalloc"][0]["count"]
         if used != target.blocks():
