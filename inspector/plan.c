@@ -126,7 +126,7 @@ int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *
     int rc = residency_init(&res, pages->runs, pages->n, err);
     if (rc < 0)
         return rc;
-    struct cpython_input in = {mem, &vmas, &res, NULL, 0};
+    struct cpython_input in = {.mem = mem, .vmas = &vmas, .res = &res};
     cpython_refresh(&in, py);
     rc = cpython_arena_list(&in, py, &arenas, &n, err);
     if (rc == 0 && find_spare(maps, mem, arenas, n, py->traits->pool_size, &spare) < 0)
@@ -151,7 +151,8 @@ int plan_look(const struct maps *maps, const struct pages *pages, const struct m
         return rc;
     snapshot_init(&scratch);
     notes_init(&notes, &scratch);
-    struct cpython_input in = {mem, &vmas, &res, modules->items, modules->n};
+    struct cpython_input in = {
+        .mem = mem, .vmas = &vmas, .res = &res, .modules = modules->items, .n_modules = modules->n};
     rc = cpython_find(&in, ret, &notes, err);
     snapshot_release(&scratch);
     residency_release(&res);

@@ -1,6 +1,7 @@
 /* Stacks of threads. glibc maps a guard, the stack and, at its top, static TLS and the thread
  * descriptor (struct pthread), whose address is fs_base: its first word (tcb) and its third (self)
  * point to itself, in every glibc and in musl's first word too. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "formats/base/num.h"
@@ -23,15 +24,45 @@ static int claim(struct blockmap *map, uint64_t lo, uint64_t hi, const char *wha
     return blockmap_claim_one(map, lo, hi, CAT_STACKS, 1, what, err);
 }
 
-static int claim_thread(const struct walk_input *in, const struct walk_thread *t,
+/* From `floor` on: the end of the stack below, where both lie in one mapping. glibc 2.42 and newer
+ * guards stacks within their mapping, and the kernel merges neighbours. */
+static int claim_thread(const struct walk_input *in, const struct walk_thread *t, uint64_t *floor,
                         struct blockmap *map, struct err *err)
 {
     const struct vma *v = vma_at(&in->vmas, t->sp);
     if (!v || !vma_is_heapish(v) || t->fs_base < t->sp || t->fs_base >= v->end)
         return 0; /* the main stack is its own mapping; a stack of the program's own stays as it is
                    */
+    uint64_t start = max_u64(v->start, *floor);
     uint64_t end = min_u64(round_up(t->fs_base + DESCRIPTOR_BYTES, PAGE), v->end);
-    return claim(map, v->start, end, "thread stack", err);
+    if (t->sp < start)
+        return 0;
+    *floor = end;
+    return claim(map, start, end, "thread stack", err);
+}
+
+static int by_stack(const void *a, const void *b)
+{
+    const struct walk_thread *x = a, *y = b;
+    return x->sp < y->sp ? -1 : x->sp > y->sp;
+}
+
+/* In the order of addresses: a core lists the thread that crashed first. */
+static int claim_threads(const struct walk_input *in, struct blockmap *map, struct err *err)
+{
+    struct walk_thread *sorted = calloc(in->n_threads + 1, sizeof *sorted);
+    uint64_t floor = 0;
+    int rc = 0;
+    if (!sorted)
+        return err_set(err, ERR_NOMEM, "no memory for %zu threads", in->n_threads);
+    if (in->n_threads) {
+        memcpy(sorted, in->threads, in->n_threads * sizeof *sorted);
+        qsort(sorted, in->n_threads, sizeof *sorted, by_stack);
+    }
+    for (size_t i = 0; rc == 0 && i < in->n_threads; i++)
+        rc = claim_thread(in, &sorted[i], &floor, map, err);
+    free(sorted);
+    return rc;
 }
 
 /* The mapping right below is an inaccessible guard: what stacks have and heaps do not. */
@@ -85,10 +116,6 @@ int stacks_claim(const struct walk_input *in, struct blockmap *map, struct notes
                  struct err *err)
 {
     (void)notes;
-    for (size_t i = 0; i < in->n_threads; i++) {
-        int rc = claim_thread(in, &in->threads[i], map, err);
-        if (rc < 0)
-            return rc;
-    }
-    return claim_guarded(in, map, err);
+    int rc = claim_threads(in, map, err);
+    return rc < 0 ? rc : claim_guarded(in, map, err);
 }

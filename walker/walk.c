@@ -105,6 +105,9 @@ static int walk_malloc(struct walk_input *in, struct blockmap *map, struct snaps
         .res = in->res,
         .data = in->data,
         .n_data = in->n_data,
+        /* Another allocator's memory must not be walked as if it were glibc's. */
+        .partial = in->partial && !in->interposer,
+        .version_hint = in->libc_version,
         .fs_bases = fs_bases,
     };
     for (size_t i = 0; i < in->n_threads; i++)
@@ -118,14 +121,10 @@ static int walk_malloc(struct walk_input *in, struct blockmap *map, struct snaps
     return 0;
 }
 
-static int walk_all(struct walk_input *in, struct cpython *py, struct blockmap *map,
-                    struct snapshot *snap, struct notes *notes, struct err *err)
+static int walk_python(const struct walk_input *in, struct cpython *py, struct blockmap *map,
+                       struct snapshot *snap, struct notes *notes, struct err *err)
 {
-    int rc = claim_data(in, map, err);
-    if (rc == 0)
-        rc = stacks_claim(in, map, notes, err);
-    if (rc == 0)
-        rc = cpython_walk(&in->python, py, map, snap, notes, err);
+    int rc = cpython_walk(&in->python, py, map, snap, notes, err);
     if (rc < 0)
         return rc;
     fill_python(in, py, snap);
@@ -136,11 +135,43 @@ static int walk_all(struct walk_input *in, struct cpython *py, struct blockmap *
             "there is no layout of CPython %s: the one of %s was used, with the offsets that "
             "the target itself gives",
             py->version, py->layout.name);
-    rc = walk_malloc(in, map, snap, notes, err);
+    return 0;
+}
+
+static int walk_all(struct walk_input *in, struct cpython *py, struct blockmap *map,
+                    struct snapshot *snap, struct notes *notes, struct err *err)
+{
+    int rc = claim_data(in, map, err);
+    if (rc == 0)
+        rc = stacks_claim(in, map, notes, err);
+    if (rc == 0 && py->traits)
+        rc = walk_python(in, py, map, snap, notes, err);
+    if (rc == 0)
+        rc = walk_malloc(in, map, snap, notes, err);
     if (rc == 0 && in->settle)
         rc = in->settle(in->settle_ctx, err);
     if (rc == 0)
         rc = blockmap_settle(map, &in->vmas, fallback, in, snap, notes, err);
+    return rc;
+}
+
+/* Without traits in py there is no Python that could be walked, yet the rest can. */
+static int find_python(struct walk_input *in, struct cpython *py, struct notes *notes,
+                       struct err *err)
+{
+    struct err why = ERR_INIT;
+    int rc = cpython_find(&in->python, py, notes, &why);
+    if (rc == 0)
+        return 0;
+    if (in->partial && rc != ERR_NOMEM && rc != ERR_INTERRUPTED) {
+        enum cpython_guess guess = cpython_guess(&in->python, py, notes, why.text);
+        if (guess == CPYTHON_UNVERSIONED)
+            py->traits = NULL;
+        if (guess != CPYTHON_NONE)
+            return 0;
+    }
+    if (err)
+        *err = why;
     return rc;
 }
 
@@ -154,7 +185,8 @@ int walk_run(struct walk_input *in, struct snapshot *snap, struct err *err)
     in->python.mem = in->mem;
     in->python.vmas = &in->vmas;
     in->python.res = in->res;
-    int rc = cpython_find(&in->python, &py, &notes, err);
+    in->python.partial = in->partial;
+    int rc = find_python(in, &py, &notes, err);
     if (rc == 0)
         rc = walk_all(in, &py, &map, snap, &notes, err);
     note_flush(&notes);

@@ -37,12 +37,18 @@ struct walk_input {
      * used: whoever collects those at the same time has them ready when this returns 0. */
     int (*settle)(void *ctx, struct err *err);
     void *settle_ctx;
+    /* The source lacks bytes that the process had (a core cut short or filtered). What can be
+     * counted without them is, with notes, instead of a failure or a look-alike. */
+    bool partial;
     bool foreign; /* out: malloc is `interposer`, not glibc's */
 };
 
 /* Walk, settle the ledger and fill snap's python, libc, memory, pymalloc, malloc, arenas, mappings
  * and notes. Fails when no supported interpreter is there (ERR_UNSUPPORTED, ERR_NOT_FOUND) or
- * memory ran out; a damaged target is not a failure. */
+ * memory ran out; a damaged target is not a failure. With `partial` an interpreter whose own data
+ * is missing is taken for what its files say (note python.missing, state "unknown"); where even the
+ * version is not known, python.present stays false and the rest is counted. What no file calls a
+ * Python fails as ever. */
 int walk_run(struct walk_input *in, struct snapshot *snap, struct err *err) MUST_CHECK;
 
 /* stacks.c: claim the stacks of threads. With registers by them, else (and for cached stacks of

@@ -10,7 +10,7 @@ enum {
     DEBUG_ID = 8 /* byte of the block where the hooks put the domain: 'r', 'm' or 'o' */
 };
 
-static bool debug_block(const uint8_t *p)
+bool debug_block(const uint8_t *p)
 {
     static const uint8_t fd[7] = {0xfd, 0xfd, 0xfd, 0xfd, 0xfd, 0xfd, 0xfd};
     return (p[DEBUG_ID] == 'o' || p[DEBUG_ID] == 'm' || p[DEBUG_ID] == 'r') &&
@@ -78,8 +78,18 @@ static bool debug_hooks(const struct cpython_input *in, const struct cpython *py
         layout_u64(&py->layout, in->mem, py->runtime, LF_rt_alloc_is_debug_enabled, &v, NULL) == 0)
         return v != 0;
     if (snap->pymalloc.blocks_used)
-        return blocks_have_marks(in, py, snap);
+        return py->sampled_pools ? py->marked_pools * 2 > py->sampled_pools
+                                 : blocks_have_marks(in, py, snap);
     return hooks_in_data(in, py->module);
+}
+
+/* Some table of pools has one, wherever the pool itself is. */
+static bool pymalloc_known(const struct cpython *py)
+{
+    for (size_t i = 0; i < py->n_heaps; i++)
+        if (!py->heaps[i].empty)
+            return true;
+    return false;
 }
 
 const char *cpython_allocator(const struct cpython_input *in, const struct cpython *py,
@@ -90,6 +100,10 @@ const char *cpython_allocator(const struct cpython_input *in, const struct cpyth
         return debug ? "pymalloc_debug" : "pymalloc";
     if (py->free_threaded)
         return debug ? "mimalloc_debug" : "mimalloc";
+    if (in->partial && pymalloc_known(py))
+        return debug ? "pymalloc_debug" : "pymalloc";
+    if (py->unread || (in->partial && py->lost_heaps))
+        return "unknown";
     uint64_t obj = 0, raw = 0;
     enum layout_field o = debug ? LF_rt_alloc_debug_obj_malloc : LF_rt_alloc_obj_malloc;
     enum layout_field r = debug ? LF_rt_alloc_debug_raw_malloc : LF_rt_alloc_raw_malloc;

@@ -31,6 +31,8 @@ struct cpython_module {
     const char *runtime_by;         /* ".dynsym", ".symtab", ".PyRuntime"; NULL when not found */
     uint64_t py_version;            /* the VALUE of Py_Version (3.11+), 0 when unknown */
     uint64_t type_type;             /* &PyType_Type */
+    uint32_t hexversion;            /* what the file on disk says, 0 unknown: for a target whose own
+                                       data is missing */
     bool has_ref_total;             /* defines _Py_RefTotal: a debug build */
     bool is_pypy;                   /* defines PyPy's symbols */
     uint64_t usedpools, arenas, maxarenas; /* 3.8-3.11 with .symtab only */
@@ -45,6 +47,8 @@ struct cpython_input {
     const struct residency *res;
     const struct cpython_module *modules;
     size_t n_modules;
+    bool partial; /* the source lacks bytes that the process had: bytes that cannot be read speak
+                     neither for a layout nor against it */
 };
 
 /* One pymalloc state: the main interpreter's, or that of an own-GIL subinterpreter (3.12+). */
@@ -68,7 +72,9 @@ struct cpython {
     bool layout_differs;  /* the target's debug offsets (3.13+) contradict the table */
     char layout_source[160];
     const struct layout_traits *traits;
-    const char *state; /* "running", "starting", "finalizing" */
+    const char *state; /* "running", "starting", "finalizing"; "unknown": its data is missing */
+    bool unread;       /* partial: the interpreter's own data could not be read */
+    size_t sampled_pools, marked_pools; /* of those counted by headers: with debug hooks' marks */
     uint64_t *interpreters;
     size_t n_interpreters, cap_interpreters;
     struct cpython_heap *heaps;
@@ -82,6 +88,18 @@ struct cpython {
  */
 int cpython_find(const struct cpython_input *in, struct cpython *ret, struct notes *notes,
                  struct err *err) MUST_CHECK;
+
+enum cpython_guess {
+    CPYTHON_NONE,        /* nothing says that this is a Python (or it is PyPy) */
+    CPYTHON_UNVERSIONED, /* a Python, but not which */
+    CPYTHON_GUESSED
+};
+/* After cpython_find failed on a partial source: take version, flavour and layout from what the
+ * files say and how they are called, with no heap known, so that cpython_walk counts pools by their
+ * headers. `why` is cpython_find's reason, for the note that goes with any guess. py is to be
+ * released whatever comes. */
+enum cpython_guess cpython_guess(const struct cpython_input *in, struct cpython *py,
+                                 struct notes *notes, const char *why);
 /* Read again what can change from one moment to the next: where the arrays of arenas are. For a
  * quick look at a target that was found before and is stopped now. */
 void cpython_refresh(const struct cpython_input *in, struct cpython *py);
@@ -102,8 +120,9 @@ struct cpython_arena {
 int cpython_arena_list(const struct cpython_input *in, const struct cpython *py,
                        struct cpython_arena **ret, size_t *n, struct err *err) MUST_CHECK;
 
-/* "pymalloc", "pymalloc_debug", "malloc", "malloc_debug", "mimalloc", "mimalloc_debug". After
- * cpython_walk: what the heap holds counts more than what a setting says. */
+/* "pymalloc", "pymalloc_debug", "malloc", "malloc_debug", "mimalloc", "mimalloc_debug"; "unknown"
+ * where a partial source has neither pools nor settings. After cpython_walk: what the heap holds
+ * counts more than what a setting says. */
 const char *cpython_allocator(const struct cpython_input *in, const struct cpython *py,
                               const struct snapshot *snap);
 /* tracemalloc is tracing. */
@@ -118,6 +137,11 @@ bool cpython_executable_at(const struct vma_list *vmas, uint64_t addr);
 bool cpython_version_string(const struct cpython_input *in, const struct cpython_module *m,
                             char *buf, size_t cap, uint32_t *hexversion);
 void cpython_version_format(uint32_t hexversion, char *buf, size_t cap);
+/* guess.c: minor and flavour from a path that has "python3.N" or "libpython3.N" at the start of a
+ * component ("/usr/lib/libpython3.13t.so.1.0"); false if it has none. */
+bool cpython_path_version(const char *path, unsigned *minor, bool *free_threaded, bool *debug);
+/* roots.c: bytes of the interpreter that a census needs are missing. */
+bool cpython_unread(const struct cpython_input *in, const struct cpython *py);
 /* probe.c */
 int cpython_probe(const struct cpython_input *in, struct cpython *py, struct err *err) MUST_CHECK;
 /* interp.c: interpreters and their heaps. */
@@ -150,6 +174,14 @@ bool arena_plausible(const struct cpython *py, const struct arena_object *a);
 /* A header that only a pool of this build has; count 0 is accepted with `free_too`. */
 bool pool_plausible(const struct cpython *py, uint64_t pool, const struct pool_header *h,
                     bool free_too);
+
+/* As pool_plausible with a count, and all that a pool in use must be besides: a free list as long
+ * as the header says, or neighbours in its ring that point back. What cannot be read counts for it.
+ * For a search through memory of which nothing is known. */
+bool pool_certain(const struct cpython_input *in, const struct cpython *py, uint64_t pool,
+                  const struct pool_header *h);
+/* allocator.c: the first block's first 16 bytes carry the debug hooks' header. */
+bool debug_block(const uint8_t *p);
 
 /* pools.c: split one pool, or count a run of free ones. */
 struct pool_sum {

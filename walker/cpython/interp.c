@@ -71,14 +71,17 @@ static bool heap_at(const struct cpython_input *in, const struct cpython *py, ui
     return array_fits(in, heap);
 }
 
-static uint64_t state_of(const struct cpython_input *in, const struct cpython *py, uint64_t interp)
+/* *at: where an interpreter's state is, 0 without one. False: the interpreter cannot be read. */
+static bool state_of(const struct cpython_input *in, const struct cpython *py, uint64_t interp,
+                     uint64_t *at)
 {
-    uint64_t at = 0;
+    *at = 0;
     if (!layout_has(&py->layout, LF_interp_obmalloc))
-        return 0;
-    if (py->traits->obmalloc == OBMALLOC_INLINE)
-        return interp + layout_offset(&py->layout, LF_interp_obmalloc);
-    return layout_u64(&py->layout, in->mem, interp, LF_interp_obmalloc, &at, NULL) < 0 ? 0 : at;
+        return true;
+    if (py->traits->obmalloc != OBMALLOC_INLINE)
+        return layout_u64(&py->layout, in->mem, interp, LF_interp_obmalloc, at, NULL) == 0;
+    *at = interp + layout_offset(&py->layout, LF_interp_obmalloc);
+    return true;
 }
 
 /* 3.12+: through each interpreter; where the offset fails, by the signature in the module. */
@@ -88,11 +91,12 @@ static int heaps_of_interpreters(const struct cpython_input *in, struct cpython 
     struct cpython_heap heap;
     bool failed = py->n_interpreters == 0;
     for (size_t i = 0; i < py->n_interpreters; i++) {
-        uint64_t state = state_of(in, py, py->interpreters[i]);
+        uint64_t state;
+        bool read = state_of(in, py, py->interpreters[i], &state);
         if (!state || !heap_at(in, py, state, &heap)) {
             /* Without pymalloc, and in free-threaded builds, there is none to find. */
             failed = true;
-            py->lost_heaps += state != 0;
+            py->lost_heaps += state != 0 || (in->partial && !read);
             continue;
         }
         int rc = add_heap(py, &heap, err);

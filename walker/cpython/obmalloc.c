@@ -16,6 +16,10 @@ struct arena_walk {
     struct notes *notes;
     uint32_t heap;
     uint64_t off_by_one; /* pools whose list and count differ by one block */
+    /* Partial sources: entries of an arenas array are missing, so pools are looked for as well. */
+    bool gaps;
+    uint64_t unread, unread_bytes; /* pools whose header is missing */
+    size_t sampled, marked;        /* pools found by headers: with the debug hooks' marks */
 };
 
 static bool read_pool(const struct arena_walk *w, uint64_t pool, struct pool_header *h)
@@ -51,8 +55,11 @@ static void add_pool(struct arena_walk *w, uint64_t pool, struct snapshot_arena 
     uint64_t pool_size = w->py->traits->pool_size;
     struct pool_header h;
     if (!read_pool(w, pool, &h)) {
-        note_add(w->notes, "pymalloc.unreadable", pool, pool_size,
-                 "the header of a pool is not in memory");
+        w->unread++;
+        w->unread_bytes += pool_size;
+        if (!w->in->partial)
+            note_add(w->notes, "pymalloc.unreadable", pool, pool_size,
+                     "the header of a pool is not in memory");
         t->bytes[CAT_UNKNOWN] += pool_size;
         t->resident[CAT_UNKNOWN] += residency_bytes(w->in->res, pool, pool + pool_size);
         return;
@@ -98,6 +105,7 @@ static void add_pools(struct arena_walk *w, const struct arena_object *a,
     uint64_t pool_size = w->py->traits->pool_size;
     uint64_t first = round_up(a->address, pool_size);
     uint64_t end = first + a->ntotalpools * pool_size;
+    uint64_t unread = w->unread;
     for (uint64_t pool = first; pool < a->pool_address && pool < end; pool += pool_size)
         add_pool(w, pool, arena, t);
     uint64_t virgin = end > a->pool_address ? end - a->pool_address : 0;
@@ -106,7 +114,7 @@ static void add_pools(struct arena_walk *w, const struct arena_object *a,
     t->bytes[CAT_PYTHON_BLOCKS_FREE] += virgin;
     t->resident[CAT_PYTHON_BLOCKS_FREE] +=
         residency_bytes(w->in->res, a->pool_address, a->pool_address + virgin);
-    if (arena->pools_free != a->nfreepools)
+    if (arena->pools_free != a->nfreepools && (!w->in->partial || w->unread == unread))
         note_remark(w->notes, "pymalloc.freepools", a->address, 0,
                     "an arena counts %" PRIu64 " free pools and has %" PRIu64, a->nfreepools,
                     arena->pools_free);
@@ -210,7 +218,9 @@ static int walk_heap(struct arena_walk *w, const struct cpython_heap *heap, stru
                     "%" PRIu64 " of %" PRIu64 " entries of the arenas array are not in memory",
                     missing, heap->maxarenas);
     mem_window_release(&win);
-    if (rc == 0)
+    if (missing && w->in->partial)
+        w->gaps = true;
+    else if (rc == 0)
         check_rings(w, heap);
     return rc;
 }
@@ -225,6 +235,19 @@ static int claim_pool(struct arena_walk *w, uint64_t pool, struct err *err)
     uint64_t size = w->py->traits->pool_size;
     add_overhead(w, pool, size, &t);
     return blockmap_claim(w->map, pool, pool + size, &t, "pymalloc pool", err);
+}
+
+/* Do the blocks carry the debug hooks' header? The first one's is told by its second word, which
+ * freeing leaves. */
+static void sample_marks(struct arena_walk *w, uint64_t pool, const struct pool_header *h)
+{
+    enum { MOST = 64, MARK_BYTES = 16 };
+    uint8_t bytes[MARK_BYTES];
+    if (!w->in->partial || w->sampled >= MOST || h->szidx == 0 ||
+        mem_read_some(w->in->mem, pool + POOL_HEADER_BYTES, bytes, sizeof bytes) < sizeof bytes)
+        return;
+    w->sampled++;
+    w->marked += debug_block(bytes);
 }
 
 /* The pool from which a scan goes on where p has no bytes: the one in front of the next that has
@@ -254,8 +277,11 @@ static int scan_pools(struct arena_walk *w, struct err *err)
                 p = next_present(w, p, v->end);
                 continue;
             }
-            if (!pool_plausible(w->py, p, &h, false) || blockmap_overlaps(w->map, p, p + pool_size))
+            if (!pool_plausible(w->py, p, &h, false) ||
+                blockmap_overlaps(w->map, p, p + pool_size) ||
+                (w->in->partial && !pool_certain(w->in, w->py, p, &h)))
                 continue;
+            sample_marks(w, p, &h);
             int rc = claim_pool(w, p, err);
             if (rc < 0)
                 return rc;
@@ -268,10 +294,14 @@ static int walk_by_headers(struct arena_walk *w, struct err *err)
 {
     uint64_t before = w->snap->pymalloc.pools_used;
     int rc = scan_pools(w, err);
+    if (rc == 0 && w->in->partial && w->py->n_heaps && w->snap->pymalloc.pools_used == 0)
+        note_add(w->notes, "pymalloc.headers", 0, 0, "no pool of Python's heap is in the core");
     if (rc == 0 && w->snap->pymalloc.pools_used > before)
         note_add(w->notes, "pymalloc.headers", 0, 0,
-                 "the arenas array was not found: pools were counted by their headers; free pools "
-                 "and arenas are not");
+                 w->gaps ? "the arenas array is incomplete: the pools of other arenas were counted "
+                           "by their headers; their free pools are not"
+                         : "the arenas array was not found: pools were counted by their headers; "
+                           "free pools and arenas are not");
     return rc;
 }
 
@@ -303,13 +333,13 @@ static int walk_heaps(struct arena_walk *w, struct err *err)
         w->heap++;
     }
     w->snap->pymalloc.heaps = w->heap;
-    return by_headers && !w->py->free_threaded ? walk_by_headers(w, err) : 0;
+    return (by_headers || w->gaps) && !w->py->free_threaded ? walk_by_headers(w, err) : 0;
 }
 
 int cpython_walk(const struct cpython_input *in, struct cpython *py, struct blockmap *map,
                  struct snapshot *snap, struct notes *notes, struct err *err)
 {
-    struct arena_walk w = {in, py, map, snap, notes, 0, 0};
+    struct arena_walk w = {.in = in, .py = py, .map = map, .snap = snap, .notes = notes};
     snap->pymalloc.pool_size = py->traits->pool_size;
     snap->pymalloc.arena_size = 0;
     int rc = walk_heaps(&w, err);
@@ -318,6 +348,12 @@ int cpython_walk(const struct cpython_input *in, struct cpython *py, struct bloc
     if (!snap->pymalloc.arena_size)
         snap->pymalloc.arena_size = py->traits->arena_size;
     sum_up(&snap->pymalloc);
+    py->sampled_pools = w.sampled;
+    py->marked_pools = w.marked;
+    if (in->partial && w.unread)
+        note_add(notes, "pymalloc.unreadable", 0, w.unread_bytes,
+                 "the headers of %" PRIu64 " pools are not in the core: they are unknown",
+                 w.unread);
     if (w.off_by_one)
         note_remark(notes, "pymalloc.moving", 0, 0,
                     "%" PRIu64

@@ -127,3 +127,57 @@ void pool_split(const struct cpython_input *in, const struct cpython *py, uint64
         split_resident(in, pool, size, capacity, carved, is_free, ret);
     }
 }
+
+/* The free list is as long as the header says, give or take a block in transit. */
+enum verdict { WRONG, UNREAD, RIGHT };
+
+static enum verdict list_verdict(const struct cpython_input *in, const struct cpython *py,
+                                 uint64_t pool, const struct pool_header *h)
+{
+    uint64_t pool_size = py->traits->pool_size, size = (h->szidx + 1) * 16;
+    uint64_t carved = (h->nextoffset - POOL_HEADER_BYTES) / size;
+    uint8_t bytes[16384], is_free[POOL_MAX_BLOCKS] = {0};
+    struct pool_sum sum;
+    size_t got = read_pages(in, pool, bytes, pool_size);
+    uint64_t n = walk_freelist(bytes, pool_size, pool, h, size, carved, is_free);
+    check_freelist(h, carved, n, &sum);
+    return n && !sum.freelist_bad ? RIGHT : got < pool_size ? UNREAD : WRONG;
+}
+
+/* A neighbour's link in the ring of its class: a pool, or the head in usedpools, which has the
+ * same two links at the same places. */
+static enum verdict link_verdict(const struct cpython_input *in, const struct cpython *py,
+                                 uint64_t pool, uint64_t neighbour, enum layout_field field)
+{
+    uint64_t back;
+    if (!vma_writable_at(in->vmas, neighbour))
+        return WRONG;
+    if (layout_u64(&py->layout, in->mem, neighbour, field, &back, NULL) < 0)
+        return UNREAD;
+    return back == pool ? RIGHT : WRONG;
+}
+
+bool pool_certain(const struct cpython_input *in, const struct cpython *py, uint64_t pool,
+                  const struct pool_header *h)
+{
+    enum { MAX_ARENAS = 1 << 24 };
+    uint64_t size = (h->szidx + 1) * 16;
+    if (!pool_plausible(py, pool, h, false) || h->arenaindex >= MAX_ARENAS || !h->nextpool ||
+        !h->prevpool || (h->nextpool | h->prevpool) & 7 ||
+        h->nextoffset < POOL_HEADER_BYTES + 2 * size)
+        return false;
+    /* Without a free block it is full and on no ring. */
+    if (h->freeblock == 0)
+        return h->nextoffset > h->maxnextoffset &&
+               h->count == (h->nextoffset - POOL_HEADER_BYTES) / size;
+    if (h->freeblock - pool >= h->nextoffset)
+        return false;
+    enum verdict next = link_verdict(in, py, pool, h->nextpool, LF_pool_prevpool);
+    enum verdict prev = link_verdict(in, py, pool, h->prevpool, LF_pool_nextpool);
+    enum verdict list = list_verdict(in, py, pool, h);
+    if (list == RIGHT)
+        return true;
+    if (list == UNREAD)
+        return next != WRONG && prev != WRONG;
+    return next == RIGHT && prev == RIGHT;
+}

@@ -240,8 +240,8 @@ static void find_flavour(const struct cpython_input *in, struct cpython *py)
 static void find_state(const struct cpython_input *in, struct cpython *py)
 {
     uint64_t v = 0;
-    py->state = "running";
-    if (!py->runtime)
+    py->state = py->unread ? "unknown" : "running";
+    if (!py->runtime || py->unread)
         return;
     if (layout_has(&py->layout, LF_rt_finalizing) &&
         layout_u64(&py->layout, in->mem, py->runtime, LF_rt_finalizing, &v, NULL) == 0 && v)
@@ -249,6 +249,36 @@ static void find_state(const struct cpython_input *in, struct cpython *py)
     else if (layout_has(&py->layout, LF_rt_initialized) &&
              layout_u64(&py->layout, in->mem, py->runtime, LF_rt_initialized, &v, NULL) == 0 && !v)
         py->state = "starting";
+}
+
+bool cpython_unread(const struct cpython_input *in, const struct cpython *py)
+{
+    uint64_t head;
+    return in->partial && py->runtime && layout_has(&py->layout, LF_rt_interp_head) &&
+           layout_u64(&py->layout, in->mem, py->runtime, LF_rt_interp_head, &head, NULL) < 0;
+}
+
+/* The cookie tells of free threading; where it is missing, the file's name does. */
+static void find_threading(const struct cpython_input *in, struct cpython *py)
+{
+    uint64_t cookie;
+    unsigned minor;
+    bool debug;
+    if (in->partial && py->runtime && py->module && layout_minor(py->hexversion) >= 13 &&
+        mem_u64(in->mem, py->runtime, &cookie, NULL) < 0)
+        cpython_path_version(py->module->path, &minor, &py->free_threaded, &debug);
+}
+
+static int find_heaps(const struct cpython_input *in, struct cpython *py, struct notes *notes,
+                      struct err *err)
+{
+    int rc = cpython_interpreters(in, py, notes, err);
+    if (rc == 0 && (py->unread || (in->partial && py->n_heaps == 0 && !py->free_threaded)))
+        note_add(
+            notes, "python.missing", py->runtime, 0,
+            "the interpreter's own data is not in the core: what heaps and interpreters it has "
+            "is not known");
+    return rc;
 }
 
 int cpython_find(const struct cpython_input *in, struct cpython *py, struct notes *notes,
@@ -266,14 +296,16 @@ int cpython_find(const struct cpython_input *in, struct cpython *py, struct note
     if (rc < 0)
         return rc;
     find_flavour(in, py);
+    find_threading(in, py);
     rc = choose_layout(in, py, err);
     if (rc < 0)
         return rc;
     rc = cpython_probe(in, py, err);
     if (rc < 0)
         return rc;
+    py->unread = cpython_unread(in, py);
     find_state(in, py);
-    return cpython_interpreters(in, py, notes, err);
+    return find_heaps(in, py, notes, err);
 }
 
 void cpython_release(struct cpython *py)

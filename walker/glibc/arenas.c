@@ -33,19 +33,25 @@ static bool arena_index(const struct walk *w, const struct addrset *set, uint64_
 }
 
 /* An arena that the ring does not name: its heap says where it is and its header fits. */
-static int adopt_arena(struct walk *w, struct addrset *set, uint64_t addr, size_t *ret,
-                       struct err *err)
+static int adopt_arena(struct walk *w, struct addrset *set, uint64_t heap, uint64_t addr,
+                       size_t *ret, struct err *err)
 {
     uint8_t bytes[GLIBC_STATE_MAX];
-    if (mem_read(w->in->mem, addr, bytes, w->l->state_size, NULL) < 0)
+    bool lost = arena_lost_at(w, heap, addr);
+    if (!lost && (addr != heap + w->l->heap_size ||
+                  mem_read(w->in->mem, addr, bytes, w->l->state_size, NULL) < 0 ||
+                  !probe_convincing(w, w->l, bytes, addr, 0)))
         return 0;
-    if (!probe_convincing(w, w->l, bytes, addr, 0))
-        return 0;
-    int rc = arena_add(w, addr, 0, ret, err);
+    int rc = lost ? arena_add_lost(w, addr, ret, err) : arena_add(w, addr, 0, ret, err);
     if (rc < 0)
         return rc;
-    note_add(w->notes, "malloc.ring", addr, 0,
-             "arena 0x%" PRIx64 " is on no list of arenas; found by its heap", addr);
+    if (lost)
+        note_add(w->notes, "malloc.partial", addr, 0,
+                 "the header of arena 0x%" PRIx64 " is missing: its fastbins count as in use",
+                 addr);
+    else if (!w->arenas[0].lost)
+        note_add(w->notes, "malloc.ring", addr, 0,
+                 "arena 0x%" PRIx64 " is on no list of arenas; found by its heap", addr);
     if (addrset_add(set, addr, *ret, NULL) < 0)
         return err_set(err, ERR_NOMEM, "no memory for %zu arenas", w->n_arenas);
     return 1;
@@ -84,9 +90,7 @@ static int heap_try(struct walk *w, struct addrset *set, uint64_t addr, struct e
         return 0;
     uint64_t ar = glibc_layout_get(w->l, bytes, HEAP_ARENA);
     if (!arena_index(w, set, ar, &arena)) {
-        if (ar != addr + w->l->heap_size)
-            return 0;
-        int rc = adopt_arena(w, set, ar, &arena, err);
+        int rc = adopt_arena(w, set, addr, ar, &arena, err);
         if (rc <= 0)
             return rc;
     }
@@ -123,7 +127,7 @@ int heaps_find(struct walk *w, struct err *err)
     int rc = 0;
     w->heap_max = heap_max_of(w);
     for (size_t i = 0; i < w->n_arenas && rc == 0; i++)
-        if (addrset_add(&set, w->arenas[i].addr, i, NULL) < 0)
+        if (w->arenas[i].addr && addrset_add(&set, w->arenas[i].addr, i, NULL) < 0)
             rc = err_set(err, ERR_NOMEM, "no memory for %zu arenas", w->n_arenas);
     if (rc == 0)
         rc = heaps_scan(w, &set, err);
@@ -285,7 +289,11 @@ void arenas_check(struct walk *w)
 {
     check_heaps(w);
     for (size_t i = 0; i < w->n_arenas; i++) {
-        const struct arena *a = &w->arenas[i];
+        struct arena *a = &w->arenas[i];
+        if (a->lost) { /* what was seen of it is all that is known */
+            a->system_mem = arena_bytes(a);
+            continue;
+        }
         if (!a->top_seen && a->system_mem)
             note_add(w->notes, "malloc.top", a->addr, 0,
                      "no heap of arena 0x%" PRIx64 " has its top 0x%" PRIx64, a->addr, a->top);

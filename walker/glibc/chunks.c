@@ -275,10 +275,11 @@ static bool step_one(struct cursor *c)
         return skip_damage(c);
     if (size == room && !c->arena->top_seen) {
         /* Ends with its heap: by its place this is the top, whatever the arena says. */
-        note_add(c->w->notes, "malloc.top", c->p, size,
-                 "arena 0x%" PRIx64 " names 0x%" PRIx64 " as its top, but 0x%" PRIx64
-                 " ends its heap",
-                 c->arena->addr, c->arena->top, c->p);
+        if (!c->arena->lost)
+            note_add(c->w->notes, "malloc.top", c->p, size,
+                     "arena 0x%" PRIx64 " names 0x%" PRIx64 " as its top, but 0x%" PRIx64
+                     " ends its heap",
+                     c->arena->addr, c->arena->top, c->p);
         return take_top(c, word);
     }
     if (room - size < CHUNK_HEADER)

@@ -19,9 +19,24 @@ static int run(struct walk *w, const pass_fn *passes, size_t n, struct err *err)
     return rc;
 }
 
+/* Without main_arena a partial source may still have heaps that can be walked. */
+static int roots_start(struct walk *w, struct err *err)
+{
+    struct err why = ERR_INIT;
+    int rc = roots_find(w, &why);
+    if (rc == ERR_NOT_FOUND && w->in->partial) {
+        int assumed = roots_assume(w, err);
+        if (assumed != ERR_NOT_FOUND)
+            return assumed;
+    }
+    if (rc < 0 && err)
+        *err = why;
+    return rc;
+}
+
 static int run_passes(struct walk *w, struct err *err)
 {
-    static const pass_fn before[] = {roots_find, tcache_find, heaps_find, tcache_collect,
+    static const pass_fn before[] = {roots_start, tcache_find, heaps_find, tcache_collect,
                                      fastbins_collect};
     static const pass_fn walks[] = {arenas_walk, extensions_walk, mmapped_walk, orphans_apply};
     int rc = run(w, before, sizeof before / sizeof before[0], err);

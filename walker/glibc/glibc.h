@@ -42,6 +42,11 @@ struct glibc_input {
     const uint64_t *fs_bases; /* one per stopped thread; empty when the target was not stopped */
     size_t n_threads;
     uint64_t curbrk; /* value of libc's __curbrk if known, else 0 */
+    /* The source lacks bytes that the process had. If main_arena is among them, the heaps that
+     * describe themselves and brk memory are walked by their chunks alone (note malloc.partial). */
+    bool partial;
+    const char *version_hint; /* "2.36" of libc's file, or NULL; only asked for with `partial` and
+                                 where the heap's own shape leaves a choice */
     glibc_chunk_fn chunk;
     void *chunk_ctx;
     const char **layout_name; /* out, may be NULL: the layout used, a literal such as "2.35-2.41" */
@@ -50,7 +55,8 @@ struct glibc_input {
 /* Walk everything. Claims heaps and mmapped chunks in `map` (ranges already claimed there, such as
  * pymalloc's arenas, are left alone and not scanned), fills snap->malloc and snap->malloc_arenas,
  * notes what is damaged. ERR_NOT_FOUND: no initialised main_arena (another allocator, or malloc was
- * never called); snap->malloc.present stays false. */
+ * never called); snap->malloc.present stays false. With `partial` only if libc's data was read, or
+ * if no heap could be recognised either. */
 int glibc_walk(const struct glibc_input *in, struct blockmap *map, struct snapshot *snap,
                struct notes *notes, struct err *err) MUST_CHECK;
 

@@ -1,6 +1,7 @@
 /* What the files of this room share. Order of a walk (glibc.c):
  *
  *   roots     main_arena and mp_ by signature; the ring of arenas
+ *   missing   instead of it, where libc's own data is not in the source
  *   arenas    the heaps of the thread arenas, by their headers
  *   tcache    the threads' caches through TLS; lists: fastbins        -> marks (sorted)
  *   chunks    all headers in address order, marks merged in           -> ledger, sums
@@ -45,6 +46,7 @@ struct arena {
     uint64_t fastbins[GLIBC_FASTBINS];
     uint32_t flags;
     bool main;
+    bool lost;   /* partial: its header is missing; addr is 0 for main_arena */
     bool fits;   /* its header passed the probe without a fault */
     size_t root; /* index into walk.roots */
     struct sum used, cached, fast, free, top_sum;
@@ -80,6 +82,7 @@ struct root {
     unsigned rows; /* layouts that fit it */
     size_t data;   /* index into in->data */
     size_t n_arenas;
+    uint64_t missing; /* partial: the ring leads to this arena, which is not in the source; or 0 */
     struct par par;
 };
 
@@ -149,6 +152,15 @@ int roots_find(struct walk *w, struct err *err) MUST_CHECK;
 /* Append the arena at addr; *ret is its index. */
 int arena_add(struct walk *w, uint64_t addr, size_t root, size_t *ret, struct err *err) MUST_CHECK;
 
+/* -- missing.c: partial sources -- */
+/* Instead of roots_find: a root without an address, and an arena that stands for main_arena (the
+ * first). ERR_NOT_FOUND: libc's data is there after all, or nothing looks like a heap. */
+int roots_assume(struct walk *w, struct err *err) MUST_CHECK;
+/* Append an arena of which only the address is known (0: main_arena). */
+int arena_add_lost(struct walk *w, uint64_t addr, size_t *ret, struct err *err) MUST_CHECK;
+/* Its header is missing, but a heap at `heap` says that its arena is at addr. */
+bool arena_lost_at(struct walk *w, uint64_t heap, uint64_t addr);
+
 /* -- arenas.c -- */
 int heaps_find(struct walk *w, struct err *err) MUST_CHECK;
 int arenas_walk(struct walk *w, struct err *err) MUST_CHECK;
@@ -193,6 +205,8 @@ uint64_t fence_at(struct walk *w, const struct region *r, uint64_t p);
 uint64_t resync(struct walk *w, const struct region *r, uint64_t from);
 /* A chain from `start` comes to the region's top or a fencepost: *stop is its end. */
 bool chain_complete(struct walk *w, const struct region *r, uint64_t start, uint64_t *stop);
+/* CHAIN chunks or the end follow from `start` on. */
+bool believable(struct walk *w, const struct region *r, uint64_t start);
 uint64_t hash_addr(uint64_t addr);
 
 /* -- lists.c -- */
@@ -219,6 +233,8 @@ struct tcache_view {
     uint64_t heads[TCACHE_MAX_BINS];
     uint32_t counts[TCACHE_MAX_BINS];
 };
+/* Layouts of the mask whose tcache struct makes a chunk of this size. */
+unsigned rows_of_size(unsigned rows, uint64_t size);
 /* Find the threads' slots, strike layouts, choose w->l. */
 int tcache_find(struct walk *w, struct err *err) MUST_CHECK;
 int tcache_collect(struct walk *w, struct err *err) MUST_CHECK;

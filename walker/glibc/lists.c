@@ -201,6 +201,10 @@ void bins_count(struct walk *w)
         uint8_t pairs[16 * GLIBC_BINS];
         uint64_t at = a->addr + (uint64_t)w->l->offset[STATE_BINS];
         uint64_t left = 2 * a->free.n + 1024;
+        if (a->lost) {
+            a->bins_broken = true;
+            continue;
+        }
         if (mem_read(w->in->mem, at, pairs, sizeof pairs, NULL) < 0) {
             a->bins_broken = true;
             memset(pairs, 0, sizeof pairs);

@@ -28,8 +28,10 @@ bool tcache_read(struct walk *w, const struct glibc_layout *l, uint64_t addr, st
 static bool head_fits(struct walk *w, const struct glibc_tcache *t, unsigned bin, uint64_t user)
 {
     uint64_t prev_size, word;
-    if (user & 15 || !heapish_at(w, user) || !probe_header(w, user - 16, &prev_size, &word))
+    if (user & 15 || !heapish_at(w, user))
         return false;
+    if (!probe_header(w, user - 16, &prev_size, &word))
+        return w->in->partial; /* what is missing contradicts nothing */
     if (word & CHUNK_IS_MMAPPED && !t->holds_mmapped)
         return false;
     return tcache_bin_of(t, word & ~(uint64_t)CHUNK_FLAGS) == (int)bin;
@@ -168,15 +170,17 @@ int orphans_apply(struct walk *w, struct err *err)
                 return rc;
         }
         found++;
-        if (w->in->n_threads)
+        if (w->in->n_threads && !w->in->partial)
             note_remark(w->notes, "malloc.orphan", v.addr, 0,
                         "cache at 0x%" PRIx64 " with %" PRIu64
                         " chunks belongs to a thread that did not survive fork",
                         v.addr, moved.n);
     }
-    if (found && !w->in->n_threads)
+    if (found && (w->in->partial || !w->in->n_threads))
         note_remark(w->notes, "malloc.caches", 0, 0,
-                    "without registers of threads, %zu of their caches were found by content",
+                    w->in->partial
+                        ? "the pointers to %zu caches are missing: they were found by content"
+                        : "without registers of threads, %zu of their caches were found by content",
                     found);
     return 0;
 }

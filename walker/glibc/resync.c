@@ -111,7 +111,7 @@ static enum link chain_step(struct walk *w, const struct region *r, uint64_t p, 
     return next & CHUNK_PREV_INUSE || prev_size == *size ? LINK_CHUNK : LINK_BAD;
 }
 
-static bool believable(struct walk *w, const struct region *r, uint64_t start)
+bool believable(struct walk *w, const struct region *r, uint64_t start)
 {
     bool anchored = false;
     uint64_t p = start, size;

@@ -119,8 +119,15 @@ static int ring_walk(struct walk *w, const struct glibc_layout *l, size_t root, 
             *closed = at == w->roots[root].main;
             break;
         }
-        if (at & 7 || mem_read(w->in->mem, at, bytes, l->state_size, NULL) < 0 ||
-            probe_state(w, l, bytes, at, false).bad > BAD_MAX)
+        if (at & 7)
+            break;
+        if (mem_read(w->in->mem, at, bytes, l->state_size, NULL) < 0) {
+            /* Where it leads to is missing: that it leads back cannot be asked for. */
+            *closed = w->in->partial && heapish_at(w, at);
+            w->roots[root].missing = *closed ? at : 0;
+            break;
+        }
+        if (probe_state(w, l, bytes, at, false).bad > BAD_MAX)
             break;
         rc = arena_add(w, at, root, &index, err);
         at = glibc_layout_get(l, bytes, STATE_NEXT);
@@ -386,6 +393,11 @@ static int find_all(struct scan *s, struct err *err)
                        w->in->n_data);
     w->rows = w->roots[0].rows;
     for (size_t i = 0; i < w->n_roots; i++) {
+        if (w->roots[i].missing)
+            note_add(w->notes, "malloc.partial", w->roots[i].missing, 0,
+                     "the list of arenas leads to 0x%" PRIx64 ", which is not in the core: of the "
+                     "arenas behind it only heaps that are there are known",
+                     w->roots[i].missing);
         rc = find_par(s, &w->roots[i], err);
         if (rc < 0)
             return rc;

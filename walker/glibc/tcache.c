@@ -22,8 +22,7 @@ struct slots {
     uint64_t *words;       /* the TLS of one thread, highest address last */
 };
 
-/* Layouts of the mask whose tcache chunk has this size. */
-static unsigned rows_of_size(unsigned rows, uint64_t size)
+unsigned rows_of_size(unsigned rows, uint64_t size)
 {
     unsigned fit = 0;
     for (int i = 0; i < GLIBC_LAYOUTS; i++) {
