@@ -11,7 +11,7 @@ BUILD ?= build
 CC ?= cc
 AR ?= ar
 OPT ?= -O2 -g
-PKGS := libelf libdw jansson zlib
+PKGS := libelf libdw jansson zlib libarchive
 # Lazy, so that `make deps` and `make help` work before the packages are there.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS = $(shell pkg-config --libs $(PKGS))
@@ -134,7 +134,7 @@ uninstall:
 	cd docs/man && for m in *.5; do rm -f $(DESTDIR)$(mandir)/man5/$$m; done
 
 clean:
-	rm -rf $(BUILD)/stripped $(BUILD)/matrix $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
+	rm -rf $(BUILD)/stripped $(BUILD)/matrix.* $(BUILD)/cores $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
 	    $(BUILD)/heapcensus $(BUILD)/layoutgen
 
 help:

@@ -34,7 +34,7 @@ for fuzzer in "$@"; do
     # shellcheck disable=SC2046,SC2086 # words
     "$clang" -std=gnu11 -O1 -g -I. -pthread -fno-strict-aliasing -fsanitize=fuzzer $sanitize \
         -o "$dir/$fuzzer" "tests/fuzz/$fuzzer.c" $archives \
-        $(pkg-config --cflags --libs libelf libdw jansson zlib) || exit 1
+        $(pkg-config --cflags --libs libelf libdw jansson zlib libarchive) || exit 1
     echo "== $fuzzer for $seconds s"
     if ! "$dir/$fuzzer" -max_total_time="$seconds" -timeout=10 -max_len=65536 -rss_limit_mb=4096 \
         -artifact_prefix="$dir/found/$fuzzer-" -print_final_stats=1 "$dir/corpus/$fuzzer" \
