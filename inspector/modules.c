@@ -60,6 +60,7 @@ void modules_release(struct modules *m)
 {
     free(m->items);
     free(m->data);
+    free(m->files);
     free(m->dwarf);
     strpool_release(&m->names);
     memset(m, 0, sizeof *m);
@@ -91,10 +92,18 @@ static bool is_musl_name(const char *base)
     return starts(base, "ld-musl-") || starts(base, "libc.musl-");
 }
 
+/* Whose modules are read: a process's or a core's. */
+struct source {
+    const struct maps *maps;
+    pid_t pid;
+    const struct modules_core *core; /* NULL for a process */
+};
+
 /* A module with the load bias and where each wanted symbol lies, from a file or from memory. */
 struct found {
     const struct vma *map; /* its first mapping */
     struct elf_file *elf;  /* NULL when read from memory */
+    struct mem *mem;       /* that memory; else NULL */
     uint64_t bias;
     const struct elf_segment *segments;
     size_t n_segments;
@@ -164,14 +173,16 @@ static void fill_runtime(const struct found *f, struct cpython_module *py)
     }
 }
 
-/* The value of a constant: from the file, since the page may not be in memory. */
+/* The value of a constant: from the file where there is one, since the page may not be in memory.
+ */
 static uint64_t constant(const struct found *f, enum wanted w)
 {
     uint64_t v = 0;
-    if (!f->symbols[w].found || !f->elf ||
-        elf_read_at(f->elf, f->symbols[w].value, &v, sizeof v, NULL) < 0)
+    if (!f->symbols[w].found)
         return 0;
-    return v;
+    if (f->elf)
+        return elf_read_at(f->elf, f->symbols[w].value, &v, sizeof v, NULL) < 0 ? 0 : v;
+    return f->mem && mem_u64(f->mem, address(f, w), &v, NULL) == 0 ? v : 0;
 }
 
 static void read_dwarf(struct modules *m, const struct found *f, struct cpython_module *py)
@@ -199,10 +210,23 @@ static void read_dwarf(struct modules *m, const struct found *f, struct cpython_
     py->dwarf = m->dwarf;
 }
 
+/* "libc-2.31.so", as it was called up to 2.33, tells by itself. */
+static void libc_version_of_name(struct modules *m, const char *base)
+{
+    if (!starts(base, "libc-2.") || m->libc_version[0])
+        return;
+    size_t digits = strspn(base + 5, "0123456789.");
+    while (digits && base[5 + digits - 1] == '.')
+        digits--;
+    snprintf(m->libc_version, sizeof m->libc_version, "%.*s", (int)digits, base + 5);
+}
+
 static void read_libc_version(struct modules *m, const struct found *f)
 {
     char text[160];
     const char *base = base_name(f->map->name);
+    if (!f->elf)
+        libc_version_of_name(m, base);
     if (!f->elf || m->libc_version[0] || (!is_glibc_name(base) && !elf_is_static(f->elf)))
         return;
     if (elf_find_string(f->elf, ".rodata", "GNU C Library", text, sizeof text, NULL) < 0)
@@ -236,6 +260,8 @@ static int add_module(struct modules *m, struct found *f, struct err *err)
     py->maxarenas = address(f, W_MAXARENAS);
     py->obmalloc_state_main = address(f, W_OBMALLOC_MAIN);
     py->tracemalloc_config = address(f, W_TRACEMALLOC);
+    if (f->elf && (py->runtime || py->type_type))
+        (void)!elf_python_version(f->elf, &py->hexversion, NULL);
     m->n++;
     if (is_glibc_name(base_name(f->map->name)))
         m->libc_name = "glibc";
@@ -279,76 +305,150 @@ static bool seen(const struct maps *maps, size_t i)
 }
 
 /* Nothing of the file can be read: what the kernel maps writable of it, with the anonymous memory
- * behind (.bss), still lets the walkers search by structure. */
-static int add_unread(struct modules *m, const struct maps *maps, struct found *f, struct err *err)
+ * behind (.bss), still lets the walkers search by structure. A core may name files that are no
+ * modules at all: those have nothing writable. */
+static int add_unread(struct modules *m, const struct source *src, struct found *f, struct err *err)
 {
     struct elf_segment segments[4];
     memset(segments, 0, sizeof segments);
     f->segments = segments;
     f->n_segments = 0;
     f->bias = 0;
-    for (size_t i = 0; i < maps->n && f->n_segments < 4; i++) {
-        const struct vma *v = &maps->items[i];
+    for (size_t i = 0; i < src->maps->n && f->n_segments < 4; i++) {
+        const struct vma *v = &src->maps->items[i];
         if (!same_file(v, f->map) || !v->w || v->shared)
             continue;
-        const struct vma *behind = i + 1 < maps->n ? v + 1 : NULL;
+        const struct vma *behind = i + 1 < src->maps->n ? v + 1 : NULL;
         bool bss = behind && behind->start == v->end && behind->kind == VMA_ANON && behind->w;
         uint64_t end = bss ? behind->end : v->end;
         segments[f->n_segments++] =
             (struct elf_segment){.vaddr = v->start, .memsz = end - v->start, .r = true, .w = true};
     }
+    if (src->core && f->n_segments == 0)
+        return 0;
     m->unread++;
     return add_module(m, f, err);
 }
 
-/* The last resort: headers and dynamic symbols from the target's own memory, present pages only. */
-static int read_from_memory(struct modules *m, pid_t pid, const struct maps *maps, struct found *f,
+/* Headers and dynamic symbols from `mem`, as far as they are there. */
+static int read_from_mem(struct modules *m, const struct source *src, struct mem *mem,
+                         struct found *f, struct err *err)
+{
+    struct elf_image image;
+    if (!mem || elf_image_read(mem, f->map->start, &image, NULL) < 0)
+        return add_unread(m, src, f, err);
+    f->mem = mem;
+    elf_image_symbols(mem, &image, f->symbols, W_COUNT);
+    f->bias = image.bias;
+    f->segments = image.loads;
+    f->n_segments = image.n_loads;
+    return add_module(m, f, err);
+}
+
+/* The last resort for a process: its own memory, present pages only. */
+static int read_from_memory(struct modules *m, const struct source *src, struct found *f,
                             struct err *err)
 {
+    if (src->core)
+        return read_from_mem(m, src, src->core->mem, f, err);
     struct mem_region range = {f->map->start, f->map->start};
-    for (size_t i = 0; i < maps->n; i++)
-        if (same_file(&maps->items[i], f->map))
-            range.end = max_u64(range.end, maps->items[i].end);
+    for (size_t i = 0; i < src->maps->n; i++)
+        if (same_file(&src->maps->items[i], f->map))
+            range.end = max_u64(range.end, src->maps->items[i].end);
     struct pages pages;
     struct mem *mem = NULL;
-    struct elf_image image;
     pages_init(&pages);
-    int rc = pages_scan(&pages, pid, &range, 1, PAGES_AUTO, NULL);
-    if (rc == 0)
-        rc = live_new(pid, pages.runs, pages.n, false, &mem, NULL);
-    if (rc == 0)
-        rc = elf_image_read(mem, f->map->start, &image, NULL);
-    if (rc == 0) {
-        elf_image_symbols(mem, &image, f->symbols, W_COUNT);
-        f->bias = image.bias;
-        f->segments = image.loads;
-        f->n_segments = image.n_loads;
-        rc = add_module(m, f, err);
-    } else {
-        rc = add_unread(m, maps, f, err);
-    }
+    if (pages_scan(&pages, src->pid, &range, 1, PAGES_AUTO, NULL) < 0 ||
+        live_new(src->pid, pages.runs, pages.n, false, &mem, NULL) < 0)
+        mem = NULL;
+    int rc = read_from_mem(m, src, mem, f, err);
     mem_close(mem);
     pages_release(&pages);
     return rc;
 }
 
-static int read_module(struct modules *m, pid_t pid, const struct maps *maps, const struct vma *map,
+/* The executable of a core: the file that holds AT_PHDR. */
+static bool is_exe(const struct source *src, const struct vma *map)
+{
+    struct vma_list list = maps_list(src->maps);
+    const struct vma *v = src->core ? vma_at(&list, src->core->exe_address) : NULL;
+    return v && v->inode && same_file(v, map);
+}
+
+static int add_file(struct modules *m, const struct elf_core_verdict *v, const struct vma *map,
+                    bool exe, struct err *err)
+{
+    if (vec_reserve(&m->files, &m->cap_files, m->n_files + 1, sizeof *m->files) < 0)
+        return err_set(err, ERR_NOMEM, "no memory for the modules");
+    struct module_file *f = &m->files[m->n_files];
+    f->path = strpool_add(&m->names, map->name);
+    f->file = v->file[0] ? strpool_add(&m->names, v->file) : NULL;
+    f->expected = strpool_add(&m->names, v->expected);
+    f->found = strpool_add(&m->names, v->found);
+    f->identity = v->identity;
+    f->is_exe = exe;
+    if (!f->path || !f->expected || !f->found || (v->file[0] && !f->file))
+        return err_set(err, ERR_NOMEM, "no memory for the modules");
+    if (exe)
+        snprintf(m->exe_build_id, sizeof m->exe_build_id, "%s", v->expected);
+    m->n_files++;
+    return 0;
+}
+
+/* A core's mapping of what is no ELF file (a locale archive) is no module. */
+static bool no_module(const struct source *src, const struct vma *map,
+                      const struct elf_core_verdict *v)
+{
+    for (size_t i = 0; i < src->maps->n; i++)
+        if (same_file(&src->maps->items[i], map) && src->maps->items[i].w)
+            return false;
+    return !v->expected[0] && v->identity != ELF_PROVEN;
+}
+
+static int open_file(struct modules *m, const struct source *src, const struct vma *map,
+                     struct elf_file **ret, struct err *err)
+{
+    uint64_t base = map->offset == 0 ? map->start : 0;
+    *ret = NULL;
+    if (!src->core) {
+        struct elf_module_request req = {.pid = src->pid, .map = map, .first_start = base};
+        if (elf_open_module(&req, ret, NULL, NULL) < 0)
+            *ret = NULL;
+        return 0;
+    }
+    bool exe = is_exe(src, map);
+    struct elf_core_verdict verdict;
+    struct elf_core_request req = {map->name, exe ? src->core->exe : NULL, src->core->sysroot,
+                                   src->core->mem, base};
+    elf_open_core_module(&req, ret, &verdict);
+    if (no_module(src, map, &verdict))
+        return 0;
+    int rc = add_file(m, &verdict, map, exe, err);
+    if (rc == 0 && *ret && src->core->proven)
+        rc = src->core->proven(src->core->ctx, *ret, map, err);
+    if (rc < 0) {
+        elf_close(*ret);
+        *ret = NULL;
+    }
+    return rc;
+}
+
+static int read_module(struct modules *m, const struct source *src, const struct vma *map,
                        struct err *err)
 {
     struct found f = {.map = map};
-    struct elf_module_request req = {.pid = pid, .map = map, .first_start = map->start};
     prepare(&f);
-    if (map->offset != 0)
-        req.first_start = 0;
-    if (elf_open_module(&req, &f.elf, NULL, NULL) < 0 ||
-        elf_bias(f.elf, map->start, map->offset, &f.bias, NULL) < 0) {
+    int rc = open_file(m, src, map, &f.elf, err);
+    if (rc < 0)
+        return rc;
+    if (!f.elf || elf_bias(f.elf, map->start, map->offset, &f.bias, NULL) < 0) {
         elf_close(f.elf);
         f.elf = NULL;
-        return read_from_memory(m, pid, maps, &f, err);
+        return read_from_memory(m, src, &f, err);
     }
     elf_symbols(f.elf, f.symbols, W_COUNT);
     f.segments = elf_segments(f.elf, &f.n_segments);
-    int rc = add_module(m, &f, err);
+    rc = add_module(m, &f, err);
     elf_close(f.elf);
     return rc;
 }
@@ -370,20 +470,35 @@ static void read_exe(struct modules *m, pid_t pid)
     elf_close(elf);
 }
 
-int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct err *err)
+static int read_all(struct modules *m, const struct source *src, struct err *err)
 {
-    for (size_t i = 0; i < maps->n; i++) {
-        const struct vma *v = &maps->items[i];
-        if (!v->x || !v->inode || seen(maps, i))
+    for (size_t i = 0; i < src->maps->n; i++) {
+        const struct vma *v = &src->maps->items[i];
+        if (!v->x || !v->inode || seen(src->maps, i))
             continue;
-        int rc = read_module(m, pid, maps, first_mapping(maps, i), err);
+        int rc = read_module(m, src, first_mapping(src->maps, i), err);
         if (rc < 0)
             return rc;
     }
-    read_exe(m, pid);
     if (m->n_data)
         qsort(m->data, m->n_data, sizeof *m->data, by_start);
     return 0;
+}
+
+int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct err *err)
+{
+    struct source src = {.maps = maps, .pid = pid};
+    int rc = read_all(m, &src, err);
+    if (rc == 0)
+        read_exe(m, pid);
+    return rc;
+}
+
+int modules_read_core(struct modules *m, const struct modules_core *core, const struct maps *maps,
+                      struct err *err)
+{
+    struct source src = {.maps = maps, .core = core};
+    return read_all(m, &src, err);
 }
 
 bool modules_stale(const struct modules *m, const struct maps *maps)

@@ -100,6 +100,37 @@ struct elf_module_request {
 int elf_open_module(const struct elf_module_request *req, struct elf_file **ret, char *how,
                     struct err *err) MUST_CHECK;
 
+/* ---- a core's module (elf_core.c) ---- */
+
+enum elf_identity {
+    ELF_PROVEN,     /* its build-id is the one in the core */
+    ELF_DIFFERENT,  /* there is a file, with another build-id */
+    ELF_MISSING,    /* no such file, or none that can be read as ELF */
+    ELF_UNPROVABLE, /* there is a file, but the core or the file has no build-id */
+};
+
+struct elf_core_request {
+    const char *path;    /* what the core calls it */
+    const char *given;   /* what the user says it is; tried first; may be NULL */
+    const char *sysroot; /* put in front of path; may be NULL */
+    struct mem *mem;     /* of the core */
+    uint64_t base;       /* address at which file offset 0 is mapped, 0 if unknown */
+};
+
+struct elf_core_verdict {
+    enum elf_identity identity;
+    char expected[ELF_BUILD_ID_CHARS]; /* build-id in the core, "" if not there */
+    char found[ELF_BUILD_ID_CHARS];    /* of the file, "" if none */
+    char file[ELF_PATH_CHARS];         /* the file that `found` is of, or the last that was tried */
+};
+
+/* Open the file that was mapped when the core was written: given, sysroot + path, path, the first
+ * whose build-id equals the one in the core. Nothing unproven is handed out (*ret is NULL then): a
+ * wrong executable makes wrong symbols, in silence. The verdict is about the candidate that came
+ * closest. */
+void elf_open_core_module(const struct elf_core_request *req, struct elf_file **ret,
+                          struct elf_core_verdict *verdict);
+
 /* ---- without a file: from the target's memory (elf_memory.c) ---- */
 
 struct elf_image {
