@@ -16,6 +16,10 @@
     {                                                                                              \
         name, FIELD_##type, true, offsetof(struct s, m), sub                                       \
     }
+#define O_SUB(s, name, type, m, sub)                                                               \
+    {                                                                                              \
+        name, FIELD_##type, false, offsetof(struct s, m), sub                                      \
+    }
 #define END                                                                                        \
     {                                                                                              \
         NULL, FIELD_U64, false, 0, NULL                                                            \
@@ -23,6 +27,22 @@
 
 static const struct json_field tool_fields[] = {
     O(snapshot, "version", STR, tool_version),
+    END,
+};
+
+static const struct json_field dump_fields[] = {
+    O(snapshot_dump, "writer", STR, writer),
+    O(snapshot_dump, "packed", STR, packed),
+    O(snapshot_dump, "command", STR, command),
+    O(snapshot_dump, "started_at", STR, started_at),
+    O(snapshot_dump, "time_from", STR, time_from),
+    O(snapshot_dump, "signal", STR, signal),
+    O(snapshot_dump, "reason", STR, reason),
+    O(snapshot_dump, "fault_address", ADDR_NULL, fault_address),
+    O(snapshot_dump, "sender_pid", U64, sender_pid),
+    O(snapshot_dump, "dumped_bytes", U64, dumped_bytes),
+    O(snapshot_dump, "missing_bytes", U64, missing_bytes),
+    O(snapshot_dump, "resident", STR, resident),
     END,
 };
 
@@ -38,6 +58,7 @@ static const struct json_field source_fields[] = {
     O(snapshot_source, "read_bytes", U64, read_bytes),
     O(snapshot_source, "swap_bytes", U64, swap_bytes),
     O(snapshot_source, "threads", U64, threads),
+    O_SUB(snapshot_source, "dump", MAYBE, dump, dump_fields),
     END,
 };
 

@@ -117,6 +117,54 @@ static void print_python(const struct snapshot *snap, FILE *out)
     fputc('\n', out);
 }
 
+static void print_signal(const struct snapshot_dump *d, FILE *out)
+{
+    if (!d->signal)
+        return;
+    say(out, ", ended by ", d->signal);
+    if (d->reason && d->reason[0]) {
+        say(out, " (", d->reason);
+        fputc(')', out);
+    }
+    if (d->fault_address)
+        fprintf(out, " at 0x%" PRIx64, d->fault_address);
+    if (d->sender_pid)
+        fprintf(out, " from pid %" PRIu64, d->sender_pid);
+}
+
+/* How much of what the core should hold is there: of a whole core, that is not said. */
+static void print_coverage(const struct snapshot_dump *d, FILE *out)
+{
+    char a[32], b[32];
+    if (!d->missing_bytes)
+        return;
+    uint64_t here = d->dumped_bytes > d->missing_bytes ? d->dumped_bytes - d->missing_bytes : 0;
+    fprintf(out, "the core is cut short: %.1f %% of it is here, %s of %s are missing\n",
+            (double)here * 100 / (double)d->dumped_bytes,
+            report_size(a, sizeof a, d->missing_bytes, false),
+            report_size(b, sizeof b, d->dumped_bytes, false));
+}
+
+static void print_dump(const struct snapshot *snap, FILE *out)
+{
+    const struct snapshot_dump *d = &snap->source.dump;
+    uint64_t threads = snap->source.threads;
+    say(out, "core written by ", d->writer ? d->writer : "?");
+    say(out, ", ", snap->taken_at ? snap->taken_at : "time unknown");
+    print_signal(d, out);
+    fprintf(out, ", %" PRIu64 " thread%s", threads, threads == 1 ? "" : "s");
+    if (snap->source.paused_ns)
+        fprintf(out, ", paused for %.1f ms", (double)snap->source.paused_ns / 1e6);
+    fputc('\n', out);
+    if (d->command)
+        say(out, "command: ", d->command);
+    if (d->command && d->started_at)
+        say(out, ", started ", d->started_at);
+    if (d->command)
+        fputc('\n', out);
+    print_coverage(d, out);
+}
+
 static void print_source(const struct snapshot *snap, FILE *out)
 {
     const struct snapshot_source *src = &snap->source;
@@ -147,7 +195,10 @@ void report_header(const struct snapshot *snap, const struct report_options *opt
     }
     fputs(", ", out);
     print_python(snap, out);
-    print_source(snap, out);
+    if (snap->source.dump.present)
+        print_dump(snap, out);
+    else
+        print_source(snap, out);
     fputc('\n', out);
 }
 
@@ -196,6 +247,16 @@ static void row(FILE *out, const char *resident, double percent, const char *map
     fprintf(out, "%14s %6.1f %14s %12s  %-23s %s\n", resident, percent, mapped, count, name, words);
 }
 
+/* What the word "resident" stands for in this snapshot. */
+static const char *resident_is(const struct snapshot *snap)
+{
+    const struct snapshot_dump *d = &snap->source.dump;
+    if (!d->present || !d->resident || strcmp(d->resident, "rss") == 0)
+        return "resident = the kernel's Rss";
+    return strcmp(d->resident, "data") == 0 ? "resident = pages with data in the core"
+                                            : "resident = all that the core holds";
+}
+
 static void print_ledger(const struct snapshot *snap, const struct report_options *opt, FILE *out)
 {
     const struct snapshot_memory *m = &snap->memory;
@@ -213,8 +274,7 @@ static void print_ledger(const struct snapshot *snap, const struct report_option
             explained[i]);
     }
     row(out, report_size(a, sizeof a, m->rss_bytes, opt->exact), m->rss_bytes ? 100.0 : 0.0,
-        report_size(b, sizeof b, m->mapped_bytes, opt->exact), "", "total",
-        "resident = the kernel's Rss");
+        report_size(b, sizeof b, m->mapped_bytes, opt->exact), "", "total", resident_is(snap));
     if (snap->source.swap_bytes)
         fprintf(out, "%14s %6s %14s %12s  %-23s %s\n",
                 report_size(a, sizeof a, snap->source.swap_bytes, opt->exact), "", "", "", "swap",

@@ -51,6 +51,25 @@ void tally_add(struct tally *into, const struct tally *more);
 uint64_t tally_bytes(const struct tally *t);
 uint64_t tally_resident(const struct tally *t);
 
+/* What a core tells beyond the memory in it. */
+struct snapshot_dump {
+    bool present;           /* the source is a core */
+    const char *writer;     /* "kernel", "gdb", "heapcensus" */
+    const char *packed;     /* "zstd" ... when the file was compressed, else NULL */
+    const char *command;    /* the command line as far as the core has it; may be NULL */
+    const char *started_at; /* when the process began; NULL when not told */
+    const char *time_from;  /* what taken_at is: "core", "systemd", "file" */
+    const char *signal;     /* "SIGSEGV"; NULL when not told */
+    const char *reason;     /* what its code means; NULL when not told */
+    uint64_t fault_address; /* 0: none */
+    uint64_t sender_pid;    /* who sent the signal; 0: nobody, or not told */
+    uint64_t dumped_bytes;  /* that the core should hold ... */
+    uint64_t missing_bytes; /* ... and of them those that the file does not have */
+    /* "rss": resident bytes are the kernel's Rss, kept in the core; "data": they are what the core
+     * holds other than zeros; "dumped": what it holds, zeros included. */
+    const char *resident;
+};
+
 struct snapshot_source {
     const char *kind; /* "live" (read while stopped or running), "copy", "frozen", "core" */
     int64_t pid;      /* 0 when unknown */
@@ -63,6 +82,7 @@ struct snapshot_source {
     uint64_t read_bytes;
     uint64_t swap_bytes; /* counted, not read */
     uint64_t threads;
+    struct snapshot_dump dump;
 };
 
 struct snapshot_python {

@@ -28,6 +28,9 @@ enum read_way { READ_AUTO, READ_COPY, READ_WINDOW };
 struct options {
     const char *target; /* as typed; NULL when -p was given */
     pid_t pid;          /* -p, or a target that is a number; 0 otherwise */
+    const char *core;   /* -c, or a target that is an ELF core; NULL otherwise */
+    const char *exe;    /* --exe: the executable of a core */
+    const char *sysroot;
     const char *output; /* -o */
     bool force;         /* -f: overwrite */
     bool json;
@@ -55,6 +58,7 @@ struct cmd {
 extern const struct cmd commands[]; /* ends with a row whose name is NULL */
 
 int cmd_snapshot(const struct options *opt, struct err *err);
+int cmd_core(const struct options *opt, struct err *err);
 int cmd_doctor(const struct options *opt, struct err *err);
 int cmd_summary(const struct options *opt, struct err *err);
 int cmd_sizes(const struct options *opt, struct err *err);

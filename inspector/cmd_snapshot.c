@@ -6,6 +6,7 @@
 #include "formats/json.h"
 #include "formats/report.h"
 #include "inspector/census.h"
+#include "inspector/census_core.h"
 #include "inspector/cmd.h"
 
 /* heapcensus.<comm>.<pid>.<UTC time>.jsonl.gz, with nothing in it that a shell or a path minds. */
@@ -40,24 +41,27 @@ static int save(const struct options *opt, const struct snapshot *snap, struct e
     int rc = json_save(snap, path, opt->force, err);
     if (rc < 0 || opt->quiet || strcmp(path, "-") == 0)
         return rc;
-    printf("%s: %s resident, paused %.1f ms, %zu note%s\n", path,
-           report_size(rss, sizeof rss, snap->memory.rss_bytes, opt->bytes),
-           (double)snap->source.paused_ns / 1e6, snap->n_notes, snap->n_notes == 1 ? "" : "s");
+    printf("%s: %s resident, ", path,
+           report_size(rss, sizeof rss, snap->memory.rss_bytes, opt->bytes));
+    if (opt->pid)
+        printf("paused %.1f ms, ", (double)snap->source.paused_ns / 1e6);
+    printf("%zu note%s\n", snap->n_notes, snap->n_notes == 1 ? "" : "s");
     printf("next: heapcensus summary %s\n", path);
     return report_done(stdout, err);
 }
 
 int cmd_snapshot(const struct options *opt, struct err *err)
 {
-    if (!opt->pid) {
-        err_set(err, ERR_USAGE, "a snapshot is taken of a process, and '%s' is no PID",
+    if (!opt->pid && !opt->core) {
+        err_set(err, ERR_USAGE,
+                "a snapshot is taken of a process or a core, and '%s' is neither a PID nor a core",
                 opt->target);
         err_remedy(err, "heapcensus snapshot PID -o FILE");
         return ERR_USAGE;
     }
     struct snapshot snap;
     snapshot_init(&snap);
-    int rc = census_take(opt, &snap, err);
+    int rc = opt->core ? census_core_take(opt, &snap, err) : census_take(opt, &snap, err);
     if (rc == 0)
         rc = save(opt, &snap, err);
     if (rc == 0 && !snap.complete) {

@@ -8,6 +8,7 @@
 #include "formats/json.h"
 #include "formats/report.h"
 #include "inspector/census.h"
+#include "inspector/census_core.h"
 #include "inspector/cmd.h"
 
 static int terminal_width(void)
@@ -42,13 +43,15 @@ static int check_sort(const struct options *opt, const struct report_view *view,
 
 static int load(const struct options *opt, struct snapshot *snap, struct err *err)
 {
+    if (opt->core)
+        return census_core_take(opt, snap, err);
     if (opt->pid)
         return census_take(opt, snap, err);
     int rc = json_load(opt->target, opt->partial ? JSON_PARTIAL : 0, snap, err);
     if (rc != ERR_OS || err->os_errno == EACCES || err->os_errno == EPERM)
         return rc;
     rc = err->code = err->os_errno == ENOENT ? ERR_NOT_FOUND : ERR_FORMAT;
-    err_remedy(err, "a target is a PID or a snapshot file; see heapcensus --help");
+    err_remedy(err, "a target is a PID, a core or a snapshot file; see heapcensus --help");
     return rc;
 }
 
@@ -56,7 +59,9 @@ static struct report_options report_options(const struct options *opt, char *pid
 {
     snprintf(pid, cap, "%d", (int)opt->pid);
     return (struct report_options){
-        .target = opt->pid ? pid : opt->target,
+        .target = opt->core  ? opt->core
+                  : opt->pid ? pid
+                             : opt->target,
         .exact = opt->bytes,
         .hint = !opt->quiet,
         .colour = want_colour(opt),

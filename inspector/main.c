@@ -10,17 +10,20 @@
 
 #include "formats/report.h"
 #include "inspector/cmd.h"
+#include "inspector/target/core.h"
 
 volatile sig_atomic_t interrupted;
 
 const struct cmd commands[] = {
-    {"summary", "PID|SNAPSHOT", "where the memory is, adding up to the resident set", cmd_summary},
-    {"snapshot", "PID [-o FILE]", "write the census to a file", cmd_snapshot},
-    {"sizes", "PID|SNAPSHOT", "pymalloc's size classes", cmd_sizes},
-    {"arenas", "PID|SNAPSHOT", "pymalloc's arenas and how full they are", cmd_arenas},
-    {"malloc", "PID|SNAPSHOT", "the glibc heap, arena by arena", cmd_malloc},
-    {"maps", "PID|SNAPSHOT", "the mappings and what is in each", cmd_maps},
-    {"doctor", "PID", "what would work here and why not", cmd_doctor},
+    {"summary", "PID|CORE|SNAPSHOT", "where the memory is, adding up to the resident set",
+     cmd_summary},
+    {"snapshot", "PID|CORE [-o FILE]", "write the census to a file", cmd_snapshot},
+    {"sizes", "PID|CORE|SNAPSHOT", "pymalloc's size classes", cmd_sizes},
+    {"arenas", "PID|CORE|SNAPSHOT", "pymalloc's arenas and how full they are", cmd_arenas},
+    {"malloc", "PID|CORE|SNAPSHOT", "the glibc heap, arena by arena", cmd_malloc},
+    {"maps", "PID|CORE|SNAPSHOT", "the mappings and what is in each", cmd_maps},
+    {"core", "PID [-o FILE]", "write a core of the process: a pause like a copy's", cmd_core},
+    {"doctor", "PID|CORE", "what would work here and why not", cmd_doctor},
     {NULL, NULL, NULL, NULL},
 };
 
@@ -33,11 +36,16 @@ enum long_option {
     OPT_SORT,
     OPT_BYTES,
     OPT_COLOUR,
-    OPT_PARTIAL
+    OPT_PARTIAL,
+    OPT_EXE,
+    OPT_SYSROOT
 };
 
 static const struct option long_options[] = {
     {"pid", required_argument, NULL, 'p'},
+    {"core", required_argument, NULL, 'c'},
+    {"exe", required_argument, NULL, OPT_EXE},
+    {"sysroot", required_argument, NULL, OPT_SYSROOT},
     {"output", required_argument, NULL, 'o'},
     {"force", no_argument, NULL, 'f'},
     {"quiet", no_argument, NULL, 'q'},
@@ -61,16 +69,21 @@ static const struct option long_options[] = {
 static void print_help(FILE *out)
 {
     fputs("heapcensus: where a Python process's memory went, from outside\n\n"
-          "usage: heapcensus [COMMAND] PID|SNAPSHOT [options]\n\n",
+          "usage: heapcensus [COMMAND] PID|CORE|SNAPSHOT [options]\n\n",
           out);
     for (const struct cmd *c = commands; c->name; c++)
-        fprintf(out, "  %-9s %-15s %s\n", c->name, c->args, c->summary);
-    fputs("\nWithout a command: summary. A number is a PID; anything else is a snapshot file.\n\n"
+        fprintf(out, "  %-9s %-18s %s\n", c->name, c->args, c->summary);
+    fputs("\nWithout a command: summary. A number is a PID; anything else is a core or a\n"
+          "snapshot, told by its content.\n\n"
           "reading a process (nothing is written to it; it is stopped while it is copied)\n"
           "  -p, --pid PID       the target, also where a file of that name exists\n"
           "      --max-pause MS  let go after MS milliseconds whatever happens (2000)\n"
           "      --no-pause      do not stop it: numbers can be slightly inconsistent\n"
           "      --read WAY      auto, copy (shortest pause) or window (least memory)\n"
+          "reading a core (compressed or not)\n"
+          "  -c, --core FILE     the target, also where its name is a number or a command\n"
+          "      --exe FILE      its executable, where the one that it names is not it\n"
+          "      --sysroot DIR   where the files of its system are (a container's root)\n"
           "output\n"
           "  -o, --output FILE   write there instead of stdout; - is stdout\n"
           "  -f, --force         overwrite FILE\n"
@@ -153,6 +166,15 @@ static int take_value_option(struct options *opt, int c, const char *arg, struct
 static int take_option(struct options *opt, int c, const char *arg, struct err *err)
 {
     switch (c) {
+    case 'c':
+        opt->core = arg;
+        return 0;
+    case OPT_EXE:
+        opt->exe = arg;
+        return 0;
+    case OPT_SYSROOT:
+        opt->sysroot = arg;
+        return 0;
     case 'o':
         opt->output = arg;
         return 0;
@@ -215,44 +237,80 @@ static bool is_number(const char *s)
     return *s && strspn(s, "0123456789") == strlen(s);
 }
 
+/* What a word stands for: a number is a PID, a file is told by its first bytes. */
+static int take_target(struct options *opt, const char *word, struct err *err)
+{
+    uint64_t pid;
+    opt->target = word;
+    if (!is_number(word)) {
+        opt->core = core_is_core(word) ? word : NULL;
+        return 0;
+    }
+    /* The kernel's largest PID is 2^22. */
+    if (parse_number(word, 1u << 22, "a PID", &pid, err) < 0)
+        return err_set(err, ERR_NOT_FOUND, "there is no process %s", word);
+    if (pid == 0)
+        return err_set(err, ERR_USAGE, "0 is no PID");
+    opt->pid = (pid_t)pid;
+    return 0;
+}
+
+static int too_many(const struct options *opt, const struct cmd *cmd, char **words, int at,
+                    struct err *err)
+{
+    if (at == 1 && cmd == find_command("summary") && !opt->pid && !opt->core)
+        err_set(err, ERR_USAGE, "there is no command '%s'", words[0]);
+    else
+        err_set(err, ERR_USAGE, "too many words, from '%s' on", words[at]);
+    err_remedy(err, "see heapcensus --help");
+    return ERR_USAGE;
+}
+
+static int no_target(const struct cmd *cmd, struct err *err)
+{
+    err_set(err, ERR_USAGE, "no target was named");
+    if (cmd == find_command("core"))
+        err_remedy(err, "heapcensus core PID -o FILE writes a core; heapcensus ./core reads the "
+                        "file of that name");
+    else
+        err_remedy(err, "heapcensus %s PID, a core or a snapshot file; see heapcensus --help",
+                   cmd->name);
+    return ERR_USAGE;
+}
+
+/* The options that need each other, or exclude each other. */
+static int check_target(const struct options *opt, struct err *err)
+{
+    const char *what = opt->exe ? "--exe" : opt->sysroot ? "--sysroot" : NULL;
+    if (opt->pid && opt->core)
+        return err_set(err, ERR_USAGE, "a target is a PID or a core, not both");
+    if (what && !opt->core)
+        return err_set(err, ERR_USAGE, "%s belongs to a core, and %s is none", what,
+                       opt->target ? opt->target : "the target");
+    return 0;
+}
+
 /* The command and the target among the words that are not options. */
 static int take_words(struct options *opt, char **words, int n, const struct cmd **ret,
                       struct err *err)
 {
-    int at = 0;
+    int at = 0, rc = 0;
     *ret = n > 0 ? find_command(words[0]) : NULL;
     if (*ret)
         at = 1;
     else
         *ret = find_command("summary");
-    if (at < n && !opt->pid) {
-        opt->target = words[at];
-        if (is_number(words[at])) {
-            uint64_t pid;
-            /* The kernel's largest PID is 2^22. */
-            if (parse_number(words[at], 1u << 22, "a PID", &pid, err) < 0)
-                return err_set(err, ERR_NOT_FOUND, "there is no process %s", words[at]);
-            if (pid == 0)
-                return err_set(err, ERR_USAGE, "0 is no PID");
-            opt->pid = (pid_t)pid;
-        }
+    if (at < n && !opt->pid && !opt->core) {
+        rc = take_target(opt, words[at], err);
         at++;
     }
-    if (at < n) {
-        if (at == 1 && *ret == find_command("summary") && !opt->pid)
-            err_set(err, ERR_USAGE, "there is no command '%s'", words[0]);
-        else
-            err_set(err, ERR_USAGE, "too many words, from '%s' on", words[at]);
-        err_remedy(err, "see heapcensus --help");
-        return ERR_USAGE;
-    }
-    if (!opt->target && !opt->pid) {
-        err_set(err, ERR_USAGE, "no target was named");
-        err_remedy(err, "heapcensus %s PID, or a snapshot file; see heapcensus --help",
-                   (*ret)->name);
-        return ERR_USAGE;
-    }
-    return 0;
+    if (rc < 0)
+        return rc;
+    if (at < n)
+        return too_many(opt, *ret, words, at, err);
+    if (!opt->target && !opt->pid && !opt->core)
+        return no_target(*ret, err);
+    return check_target(opt, err);
 }
 
 enum exit_code exit_of_err(const struct err *err)
@@ -297,6 +355,7 @@ static void catch_signals(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL); /* a closed pipe is an error of write, told as such */
+    sigaction(SIGXFSZ, &ignore, NULL); /* so is the limit of ulimit -f */
 }
 
 /* What helps where the place of the error said nothing: never a cause without a remedy. */
@@ -320,9 +379,9 @@ static const char *remedy_of(const struct err *err)
     case ERR_INTERRUPTED:
         return "start it again when you like; nothing was written";
     case ERR_NOT_FOUND:
-        return "ps -e lists the processes; a target is a PID or a snapshot file";
+        return "ps -e lists the processes; a target is a PID, a core or a snapshot file";
     case ERR_FORMAT:
-        return "is it a snapshot of heapcensus, and whole? --partial reads a truncated one";
+        return "is it a core or a snapshot, and whole? --partial reads a truncated snapshot";
     default:
         return "heapcensus doctor PID says what would work";
     }
@@ -350,7 +409,7 @@ int main(int argc, char **argv)
     const struct cmd *cmd = NULL;
     int c;
     opterr = 0;
-    while ((c = getopt_long(argc, argv, ":p:o:fqvrhV", long_options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":p:c:o:fqvrhV", long_options, NULL)) != -1) {
         const char *arg = c == '?' || c == ':' ? argv[optind - 1] : optarg;
         int rc = take_option(&opt, c, arg, &err);
         if (rc)

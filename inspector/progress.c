@@ -7,7 +7,10 @@ void progress_begin(struct progress *p, const struct options *opt, const char *w
 {
     p->on = !opt->quiet && isatty(STDERR_FILENO);
     if (p->on) {
-        fprintf(stderr, "%s process %d ...", what, (int)opt->pid);
+        if (opt->core)
+            fprintf(stderr, "%s the core ...", what);
+        else
+            fprintf(stderr, "%s process %d ...", what, (int)opt->pid);
         fflush(stderr);
     }
 }
