@@ -122,14 +122,12 @@ static void print_signal(const struct snapshot_dump *d, FILE *out)
     if (!d->signal)
         return;
     say(out, ", ended by ", d->signal);
-    if (d->reason && d->reason[0]) {
-        say(out, " (", d->reason);
-        fputc(')', out);
-    }
+    if (d->reason && d->reason[0])
+        say(out, ", ", d->reason);
+    if (d->sender_pid)
+        fprintf(out, " of pid %" PRIu64, d->sender_pid);
     if (d->fault_address)
         fprintf(out, " at 0x%" PRIx64, d->fault_address);
-    if (d->sender_pid)
-        fprintf(out, " from pid %" PRIu64, d->sender_pid);
 }
 
 /* How much of what the core should hold is there: of a whole core, that is not said. */
@@ -149,7 +147,8 @@ static void print_dump(const struct snapshot *snap, FILE *out)
 {
     const struct snapshot_dump *d = &snap->source.dump;
     uint64_t threads = snap->source.threads;
-    say(out, "core written by ", d->writer ? d->writer : "?");
+    bool kernel = d->writer && strcmp(d->writer, "kernel") == 0;
+    say(out, kernel ? "core written by the " : "core written by ", d->writer ? d->writer : "?");
     say(out, ", ", snap->taken_at ? snap->taken_at : "time unknown");
     print_signal(d, out);
     fprintf(out, ", %" PRIu64 " thread%s", threads, threads == 1 ? "" : "s");
@@ -294,7 +293,7 @@ static void print_pymalloc(const struct snapshot *snap, const struct report_opti
             report_count(a, sizeof a, p->arenas), report_size(b, sizeof b, p->arena_size, false),
             total > 0 ? (double)p->bytes_used * 100 / total : 0.0,
             report_count(c, sizeof c, p->blocks_used));
-    if (u.sparse_arenas)
+    if (u.sparse_arenas && !snap->source.dump.missing_bytes) /* else nobody knows what is in them */
         fprintf(out, "; %s %s at most %d %% used and %s %s",
                 report_count(a, sizeof a, u.sparse_arenas),
                 u.sparse_arenas == 1 ? "arena is" : "arenas are", UTILISATION_SPARSE_PERCENT,

@@ -15,6 +15,7 @@
 #include "inspector/pause_guard.h"
 #include "inspector/progress.h"
 #include "inspector/target/budget.h"
+#include "inspector/target/core_headers.h"
 #include "inspector/target/core_maps.h"
 #include "walker/note.h"
 #include "walker/walk.h"
@@ -94,6 +95,8 @@ static void count_missing(struct core_census *s, const struct vma *v)
 {
     const struct core_segment *seg = core_segment_at(&s->core, v->start);
     uint64_t size = v->end - v->start, dumped = seg ? min_u64(seg->dumped, size) : 0;
+    if (v->kind == VMA_FILE && (!v->w || v->shared))
+        s->file_bytes += size - dumped;
     if (!v->r || !v->w || v->kind == VMA_KERNEL || (v->kind == VMA_FILE && v->shared))
         return;
     if (v->kind == VMA_SHARED)
@@ -151,7 +154,9 @@ int core_census_open(const struct options *opt, struct core_census *ret, struct 
     int rc = core_open(opt->core, &interrupted, &s->core, err);
     if (rc < 0)
         return rc;
-    rc = core_maps_read(&s->core, &s->maps, err);
+    rc = core_headers_find(&s->core, err);
+    if (rc == 0)
+        rc = core_maps_read(&s->core, &s->maps, err);
     if (rc == 0)
         rc = find_pages(s, err);
     if (rc == 0)
@@ -325,11 +330,32 @@ static const char *or_none(const char *id)
     return id[0] ? id : "none";
 }
 
-/* Every file that is not the one in the core by name; those that are not here as one line. */
+/* The files of one verdict in one line: how many, and one of them, the executable if it is among
+ * them.
+ */
+static void note_files(const struct core_census *s, enum elf_identity identity, const char *keyword,
+                       const char *what, struct notes *notes)
+{
+    const struct module_file *one = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < s->modules.n_files; i++) {
+        const struct module_file *f = &s->modules.files[i];
+        if (f->identity != identity)
+            continue;
+        one = one && !f->is_exe ? one : f;
+        n++;
+    }
+    if (n == 1)
+        note_remark(notes, keyword, 0, 0, "one file %s (%s): counted without its symbols", what,
+                    one->path);
+    else if (n)
+        note_remark(notes, keyword, 0, 0, "%zu files %s (%s, ...): counted without their symbols",
+                    n, what, one->path);
+}
+
+/* A file that is another than the core's is told by name; the rest as one line each. */
 static void note_modules(const struct core_census *s, struct notes *notes)
 {
-    const struct module_file *first = NULL;
-    size_t missing = 0;
     for (size_t i = 0; i < s->modules.n_files; i++) {
         const struct module_file *f = &s->modules.files[i];
         if (f->identity == ELF_DIFFERENT)
@@ -338,20 +364,11 @@ static void note_modules(const struct core_census *s, struct notes *notes)
                 "%s is not the file of the core and was not used: build-id expected %s, found "
                 "%s",
                 f->file, or_none(f->expected), or_none(f->found));
-        if (f->identity == ELF_UNPROVABLE)
-            note_remark(notes, "module.unproven", 0, 0,
-                        "%s was not used: build-id expected %s, found %s", f->file,
-                        or_none(f->expected), or_none(f->found));
-        if (f->identity == ELF_MISSING) {
-            first = first && !f->is_exe ? first : f;
-            missing++;
-        }
     }
-    if (missing)
-        note_remark(notes, "module.missing", 0, 0,
-                    "%zu files of the core are not on this machine (%s%s): counted without their "
-                    "symbols; --sysroot or --exe names them",
-                    missing, first->path, missing > 1 ? ", ..." : "");
+    note_files(s, ELF_MISSING, "module.missing",
+               "of the core not found on this machine; --sysroot or --exe names them", notes);
+    note_files(s, ELF_UNPROVABLE, "module.unproven",
+               "of the core could not be proven by a build-id and so not used", notes);
 }
 
 /* ---- the walk ---- */
@@ -378,6 +395,7 @@ static int walk(struct core_census *s, struct snapshot *snap, struct err *err)
         .libc_version = s->modules.libc_version[0] ? s->modules.libc_version : NULL,
         .interposer = s->modules.interposer,
         .partial = s->core.truncated || filtered(s),
+        .libc_lost = s->core.truncated && !s->modules.libc_name && s->core.n_threads == 0,
     };
     int rc = walk_run(&in, snap, err);
     free(threads);

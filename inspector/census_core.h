@@ -28,7 +28,8 @@ struct core_census {
     uint64_t cut_bytes;      /* the file ends before it */
     uint64_t left_out_bytes; /* private, and whoever wrote the core left it out */
     uint64_t shared_bytes;   /* shared, and left out: no walk looks into it */
-    uint64_t heap_bytes;     /* anonymous memory that was dumped, also where the file ends before */
+    uint64_t file_bytes; /* of mapped files, left out: what proven files hold is read from them */
+    uint64_t heap_bytes; /* anonymous memory that was dumped, also where the file ends before */
 };
 
 /* Open opt->core. Errors as core_open's; ERR_FORMAT, too, when nothing is mapped. */

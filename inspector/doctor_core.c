@@ -31,9 +31,11 @@ static void check_file(struct checkup *c, const struct core_census *s)
                        "ProcessSizeMax and ExternalSizeMax"
                      : "");
     bool filtered = s->left_out_bytes && !s->heap_bytes;
-    snprintf(text, sizeof text, "left out: %s of writable private memory, %s of shared memory",
+    snprintf(text, sizeof text,
+             "left out: %s of the process's own memory, %s of shared memory, %s of mapped files",
              report_size(here, sizeof here, s->left_out_bytes, false),
-             report_size(dumped, sizeof dumped, s->shared_bytes, false));
+             report_size(dumped, sizeof dumped, s->shared_bytes, false),
+             report_size(size, sizeof size, s->file_bytes, false));
     doctor_check(c, !filtered, "filter", text,
                  filtered ? "bit 0 of /proc/PID/coredump_filter must be set before the crash" : "");
 }

@@ -107,6 +107,7 @@ static int walk_malloc(struct walk_input *in, struct blockmap *map, struct snaps
         .n_data = in->n_data,
         /* Another allocator's memory must not be walked as if it were glibc's. */
         .partial = in->partial && !in->interposer,
+        .libc_lost = in->libc_lost,
         .version_hint = in->libc_version,
         .fs_bases = fs_bases,
     };

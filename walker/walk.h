@@ -40,7 +40,8 @@ struct walk_input {
     /* The source lacks bytes that the process had (a core cut short or filtered). What can be
      * counted without them is, with notes, instead of a failure or a look-alike. */
     bool partial;
-    bool foreign; /* out: malloc is `interposer`, not glibc's */
+    bool libc_lost; /* partial, and it does not even tell which file was libc */
+    bool foreign;   /* out: malloc is `interposer`, not glibc's */
 };
 
 /* Walk, settle the ledger and fill snap's python, libc, memory, pymalloc, malloc, arenas, mappings

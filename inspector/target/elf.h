@@ -136,6 +136,9 @@ void elf_open_core_module(const struct elf_core_request *req, struct elf_file **
 struct elf_image {
     uint64_t base, bias; /* base: where the ELF header lies; bias: to add to file addresses */
     bool dynamic;
+    bool interpreted; /* has a PT_INTERP: an executable, or libc */
+    char soname[256]; /* DT_SONAME, "" when there is none or its page is missing */
+    char python[64];  /* the DT_NEEDED that is a libpython, "" likewise */
     char build_id[ELF_BUILD_ID_CHARS];
     size_t n_loads;
     struct elf_segment loads[16]; /* of the file, before the bias */

@@ -10,6 +10,7 @@
 enum {
     MAX_PHDRS = 64,
     MAX_DYNAMIC = 1024,
+    MAX_NEEDED = 32,
     MAX_SYMBOLS = 1 << 20,
     MAX_STRINGS = 16 * 1024 * 1024,
     MAX_BUCKETS = 1 << 20,
@@ -20,6 +21,9 @@ enum {
 
 struct dynamic {
     uint64_t hash, gnu_hash, symtab, strtab, strsz, syment;
+    uint64_t soname; /* offset into strtab; 0: none */
+    uint64_t needed[MAX_NEEDED];
+    size_t n_needed;
 };
 
 static void add_load(struct elf_image *image, const Elf64_Phdr *ph)
@@ -66,6 +70,10 @@ static void read_dynamic(struct mem *mem, const struct elf_image *image, const E
             dyn->strsz = value;
         else if (tag == DT_SYMENT)
             dyn->syment = value;
+        else if (tag == DT_SONAME)
+            dyn->soname = value;
+        else if (tag == DT_NEEDED && dyn->n_needed < MAX_NEEDED)
+            dyn->needed[dyn->n_needed++] = value;
     }
 }
 
@@ -129,12 +137,34 @@ static uint64_t symbol_count(struct mem *mem, const struct dynamic *dyn)
     return min_u64(n, MAX_SYMBOLS);
 }
 
+static void take_name(struct mem *mem, const struct dynamic *dyn, uint64_t offset, char *buf,
+                      size_t cap)
+{
+    buf[0] = 0;
+    if (dyn->strtab && offset && offset < MAX_STRINGS &&
+        mem_cstr(mem, dyn->strtab + offset, buf, cap, NULL) < 0)
+        buf[0] = 0;
+}
+
+static void take_names(struct mem *mem, struct elf_image *image, const struct dynamic *dyn)
+{
+    static const char libpython[] = "libpython";
+    take_name(mem, dyn, dyn->soname, image->soname, sizeof image->soname);
+    for (size_t i = 0; i < dyn->n_needed; i++) {
+        take_name(mem, dyn, dyn->needed[i], image->python, sizeof image->python);
+        if (strncmp(image->python, libpython, sizeof libpython - 1) == 0)
+            return;
+    }
+    image->python[0] = 0;
+}
+
 static void take_dynamic(struct mem *mem, struct elf_image *image, const Elf64_Phdr *ph)
 {
     struct dynamic dyn = {.syment = sizeof(Elf64_Sym)};
 
     image->dynamic = true;
     read_dynamic(mem, image, ph, &dyn);
+    take_names(mem, image, &dyn);
     if (!dyn.symtab || !dyn.strtab || dyn.syment != sizeof(Elf64_Sym))
         return;
     image->symtab = dyn.symtab;
@@ -199,6 +229,8 @@ int elf_image_read(struct mem *mem, uint64_t base, struct elf_image *ret, struct
             take_notes(mem, &image, &ph[i]);
         else if (ph[i].p_type == PT_DYNAMIC && !image.dynamic)
             take_dynamic(mem, &image, &ph[i]);
+        else if (ph[i].p_type == PT_INTERP)
+            image.interpreted = true;
     }
     *ret = image;
     return 0;

@@ -1,8 +1,10 @@
 """A process full of small objects, or of something else, for the benches.
 
-usage: objects.py KIND MIB     KIND: objects, malloc, arrays, sparse. Prints READY and sleeps."""
+usage: objects.py KIND MIB [THREADS]     KIND: objects, malloc, arrays, sparse. Prints READY and sleeps;
+so do the threads, each with a malloc arena of its own."""
 import gc
 import sys
+import threading
 import time
 
 
@@ -34,6 +36,8 @@ def arrays(keep, i):
 def main():
     kind, mib = sys.argv[1], float(sys.argv[2])
     make = {"objects": objects, "malloc": malloc, "arrays": arrays}[kind]
+    for _ in range(int(sys.argv[3]) if len(sys.argv) > 3 else 0):
+        threading.Thread(target=lambda: (bytes(600), time.sleep(100000)), daemon=True).start()
     gc.disable()
     keep, i = [], 0
     while True:

@@ -9,6 +9,7 @@
 
 #include "formats/base/num.h"
 #include "inspector/target/core.h"
+#include "inspector/target/core_headers.h"
 #include "inspector/target/core_maps.h"
 #include "tests/lib/core_fixture.h"
 
@@ -103,6 +104,7 @@ static void fuzz_bytes(const uint8_t *data, size_t size)
     check_segments(&core);
     check_lists(&core);
     check_texts(&core);
+    must(core_headers_find(&core, &err) == 0);
     check_maps(&core);
     core_close(&core);
 }

@@ -45,6 +45,7 @@ struct glibc_input {
     /* The source lacks bytes that the process had. If main_arena is among them, the heaps that
      * describe themselves and brk memory are walked by their chunks alone (note malloc.partial). */
     bool partial;
+    bool libc_lost;           /* libc's own file and data are among what a partial source lacks */
     const char *version_hint; /* "2.36" of libc's file, or NULL; only asked for with `partial` and
                                  where the heap's own shape leaves a choice */
     glibc_chunk_fn chunk;

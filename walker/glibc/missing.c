@@ -30,7 +30,7 @@ static bool data_missing(struct walk *w)
     for (size_t i = 0; i < w->in->n_data; i++)
         if ((w->in->data[i].is_libc || !libc) && range_unread(w, &w->in->data[i]))
             return true;
-    return w->in->n_data == 0;
+    return w->in->n_data == 0 || (!libc && w->in->libc_lost);
 }
 
 static unsigned rows_of_version(const char *hint)
