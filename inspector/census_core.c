@@ -220,7 +220,9 @@ static void fill_time(const struct core_census *s, struct snapshot *snap)
 static const char *executable(const struct core_census *s)
 {
     const struct core_file *f = core_file_at(&s->core, s->core.at_phdr);
-    return s->core.facts.exe ? s->core.facts.exe : f ? f->path : NULL;
+    /* A core that names no files has names of ours (core_headers.h), which are no paths. */
+    bool path = f && f->path[0] == '/';
+    return s->core.facts.exe ? s->core.facts.exe : path ? f->path : NULL;
 }
 
 static void fill_signal(const struct core_census *s, struct snapshot *snap)

@@ -66,6 +66,10 @@ int cmd_arenas(const struct options *opt, struct err *err);
 int cmd_malloc(const struct options *opt, struct err *err);
 int cmd_maps(const struct options *opt, struct err *err);
 
+/* The target is neither a PID nor a core: ERR_NOT_FOUND or ERR_PERMISSION where it cannot be opened
+ * at all, else ERR_USAGE with "`what` is of a process or a core ...". */
+int cmd_no_target(const struct options *opt, const char *what, struct err *err);
+
 /* The exit code that an error means. */
 enum exit_code exit_of_err(const struct err *err);
 

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "formats/report.h"
 #include "formats/sink.h"
@@ -17,7 +18,8 @@ static int check_options(const struct options *opt, struct err *err)
 {
     size_t len = opt->output ? strlen(opt->output) : 0;
     if (!opt->pid) {
-        err_set(err, ERR_USAGE, "a core is written of a process, and '%s' is no PID", opt->target);
+        err_set(err, ERR_USAGE, "a core is written of a process, and '%s' is no PID",
+                opt->core ? opt->core : opt->target);
         err_remedy(err, "heapcensus core PID -o FILE");
         return ERR_USAGE;
     }
@@ -28,6 +30,13 @@ static int check_options(const struct options *opt, struct err *err)
     }
     if (opt->output && strcmp(opt->output, "-") == 0) {
         err_set(err, ERR_USAGE, "a core needs a file that can be written at any place");
+        err_remedy(err, "heapcensus core PID -o FILE");
+        return ERR_USAGE;
+    }
+    struct stat st;
+    if (opt->output && stat(opt->output, &st) == 0 && !S_ISREG(st.st_mode)) {
+        err_set(err, ERR_USAGE, "a core needs a file that can be written at any place, not %s",
+                opt->output);
         err_remedy(err, "heapcensus core PID -o FILE");
         return ERR_USAGE;
     }

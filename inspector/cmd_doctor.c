@@ -208,12 +208,8 @@ static void finish(const struct checkup *c, const struct options *opt, int rc)
 int cmd_doctor(const struct options *opt, struct err *err)
 {
     struct checkup c = {.out = stdout, .json = opt->json};
-    if (!opt->pid && !opt->core) {
-        err_set(err, ERR_USAGE, "the doctor looks at a process or a core, and '%s' is neither",
-                opt->target);
-        err_remedy(err, "heapcensus doctor PID");
-        return ERR_USAGE;
-    }
+    if (!opt->pid && !opt->core)
+        return cmd_no_target(opt, "the doctor looks at", err);
     int rc = begin(&c, opt) ? doctor_core(&c, opt) : run_checks(&c, opt);
     finish(&c, opt, rc);
     int done = report_done(c.out, err);

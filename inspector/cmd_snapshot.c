@@ -52,13 +52,8 @@ static int save(const struct options *opt, const struct snapshot *snap, struct e
 
 int cmd_snapshot(const struct options *opt, struct err *err)
 {
-    if (!opt->pid && !opt->core) {
-        err_set(err, ERR_USAGE,
-                "a snapshot is taken of a process or a core, and '%s' is neither a PID nor a core",
-                opt->target);
-        err_remedy(err, "heapcensus snapshot PID -o FILE");
-        return ERR_USAGE;
-    }
+    if (!opt->pid && !opt->core)
+        return cmd_no_target(opt, "a snapshot is taken of", err);
     struct snapshot snap;
     snapshot_init(&snap);
     int rc = opt->core ? census_core_take(opt, &snap, err) : census_take(opt, &snap, err);

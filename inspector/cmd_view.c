@@ -1,5 +1,7 @@
 /* The views: a process or a snapshot in, text or one JSON document out. */
+#define _GNU_SOURCE /* O_PATH */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -39,6 +41,23 @@ static int check_sort(const struct options *opt, const struct report_view *view,
     err_set(err, ERR_USAGE, "%s cannot be sorted by '%s'", view->name, opt->sort);
     err_remedy(err, view->sorts[0] ? "columns: %s" : "this view has one order%s", view->sorts);
     return ERR_USAGE;
+}
+
+int cmd_no_target(const struct options *opt, const char *what, struct err *err)
+{
+    int fd = open(opt->target, O_PATH | O_CLOEXEC);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+        err_set(err, ERR_NOT_FOUND, "there is no file %s", opt->target);
+    } else if (fd < 0 || access(opt->target, R_OK) < 0) {
+        err_os(err, errno, "cannot open %s", opt->target);
+        err->code = ERR_PERMISSION;
+    } else {
+        err_set(err, ERR_USAGE, "%s a process or a core, and '%s' is neither", what, opt->target);
+        err_remedy(err, "a target is a PID or a core file; see heapcensus --help");
+    }
+    if (fd >= 0)
+        close(fd);
+    return err->code;
 }
 
 static int load(const struct options *opt, struct snapshot *snap, struct err *err)

@@ -243,7 +243,7 @@ static int take_target(struct options *opt, const char *word, struct err *err)
     uint64_t pid;
     opt->target = word;
     if (!is_number(word)) {
-        opt->core = core_is_core(word) ? word : NULL;
+        opt->core = core_looks_like_one(word) ? word : NULL;
         return 0;
     }
     /* The kernel's largest PID is 2^22. */

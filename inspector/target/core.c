@@ -139,6 +139,20 @@ bool core_is_core(const char *path)
     return rc == 0 || rc == ERR_UNSUPPORTED;
 }
 
+bool core_looks_like_one(const char *path)
+{
+    _Alignas(Elf64_Ehdr) uint8_t head[HEAD_BYTES];
+    const char *packed;
+    int fd;
+    if (open_regular(path, &fd, NULL) < 0)
+        return false;
+    size_t len = read_head(fd, head, sizeof head, &packed), name = strlen(path);
+    close(fd);
+    if (packed && len == 0)
+        return name < 3 || strcmp(path + name - 3, ".gz") != 0;
+    return len >= SELFMAG && memcmp(head, ELFMAG, SELFMAG) == 0;
+}
+
 /* ---- program headers ---- */
 
 static int add_segment(struct core *core, const Elf64_Phdr *ph, struct err *err)

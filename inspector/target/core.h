@@ -122,8 +122,11 @@ int core_open(const char *path, const volatile sig_atomic_t *interrupted, struct
 int core_open_fd(int fd, struct core *ret, struct err *err) MUST_CHECK;
 void core_close(struct core *core); /* also of a zeroed struct */
 
-/* Is this file a core, compressed or not? Reads at most its first few KiB. False also when it
- * cannot be opened. */
+/* Is this file an ELF file, a core or not, compressed or not? Then core_open says what it is. Also
+ * a compressed file of which nothing can be decompressed, if its name does not end in .gz (as
+ * snapshots' names do). Reads at most its first few KiB. False also when it cannot be opened. */
+bool core_looks_like_one(const char *path);
+/* Is it a core? */
 bool core_is_core(const char *path);
 
 /* core_notes.c: one PT_NOTE segment; called by core_open for each. `len` bytes that the file really

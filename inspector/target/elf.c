@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* O_PATH */
 #include "inspector/target/elf.h"
 
 #include <errno.h>
@@ -281,10 +282,24 @@ int elf_open_fd(int fd, struct elf_file **ret, struct err *err)
 
 int elf_open_path(const char *path, struct elf_file **ret, struct err *err)
 {
-    /* O_NONBLOCK: opening a FIFO or a device must not hang; elf_open_fd refuses them then. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    /* A core names what it likes: opening a device can have effects, opening a FIFO can hang.
+     * O_PATH does neither, and what it found is what is opened then. */
+    char again[64];
+    struct stat st;
+    int fd = -1, found = open(path, O_PATH | O_CLOEXEC);
+    bool there = found >= 0 && fstat(found, &st) == 0;
+    if (there && !S_ISREG(st.st_mode)) {
+        close(found);
+        return err_set(err, ERR_FORMAT, "%s is not a regular file", path);
+    }
+    snprintf(again, sizeof again, "/proc/self/fd/%d", found);
+    if (there)
+        fd = open(again, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int saved = errno;
+    if (found >= 0)
+        close(found);
     if (fd < 0)
-        return err_os(err, errno, "cannot open %s", path);
+        return err_os(err, saved, "cannot open %s", path);
     int rc = elf_open_fd(fd, ret, err);
     return rc ? err_context(err, rc, "%s", path) : 0;
 }

@@ -682,6 +682,12 @@ static void test_paths(void)
     write_file("exe", fix.len);
     write_gzip("exe.gz", fix.len);
     write_file("nothing", 0);
+    ok(core_looks_like_one(path_of("core")) && core_looks_like_one(path_of("core.gz")) &&
+           core_looks_like_one(path_of("exe")) && core_looks_like_one(path_of("exe.gz")),
+       "ELF files look like cores");
+    ok(!core_looks_like_one(path_of("nothing")) && !core_looks_like_one(folder) &&
+           !core_looks_like_one(path_of("missing")),
+       "others do not");
     ok(!core_is_core(path_of("exe")) && !core_is_core(path_of("exe.gz")) &&
            !core_is_core(path_of("nothing")) && !core_is_core(folder) &&
            !core_is_core(path_of("missing")),
