@@ -146,10 +146,10 @@ bool core_looks_like_one(const char *path)
     int fd;
     if (open_regular(path, &fd, NULL) < 0)
         return false;
-    size_t len = read_head(fd, head, sizeof head, &packed), name = strlen(path);
+    size_t len = read_head(fd, head, sizeof head, &packed);
     close(fd);
     if (packed && len == 0)
-        return name < 3 || strcmp(path + name - 3, ".gz") != 0;
+        return strcmp(packed, "gzip") != 0;
     return len >= SELFMAG && memcmp(head, ELFMAG, SELFMAG) == 0;
 }
 
