@@ -123,8 +123,8 @@ int core_open_fd(int fd, struct core *ret, struct err *err) MUST_CHECK;
 void core_close(struct core *core); /* also of a zeroed struct */
 
 /* Is this file an ELF file, a core or not, compressed or not? Then core_open says what it is. Also
- * a compressed file of which nothing can be decompressed, if its name does not end in .gz (as
- * snapshots' names do). Reads at most its first few KiB. False also when it cannot be opened. */
+ * a compressed file of which nothing can be decompressed, but for gzip: a snapshot may be that.
+ * Reads at most its first few KiB. False also when it cannot be opened. */
 bool core_looks_like_one(const char *path);
 /* Is it a core? */
 bool core_is_core(const char *path);

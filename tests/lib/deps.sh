@@ -7,7 +7,7 @@ build="gcc libc6-dev make pkg-config libelf-dev libdw-dev libjansson-dev zlib1g-
        libarchive-dev
        python3"
 check="perl binutils strace debootstrap python3-jsonschema clang-format mandoc gdb jq procps util-linux
-       gzip mount zstd lz4 xz-utils"
+       gzip mount zstd lz4 xz-utils elfutils"
 # Not in every release, and each is a named skip where it is missing: docs/HOWTO-TEST.md.
 optional="libjemalloc2 libtcmalloc-minimal4 libtcmalloc-minimal4t64 libmimalloc2.0 libmimalloc3
           gcc-multilib python3-fastapi python3-uvicorn python3-django python3-numpy python3-pandas"
