@@ -54,7 +54,7 @@ def strip(exe, version):
 def root_builds(suite, skip):
     roots = os.environ.get("HEAPCENSUS_ROOTS", os.path.join(TOP, "build", "roots"))
     subprocess.run([TOP + "/tests/lib/roots.sh", suite], capture_output=True)
-    root, why = os.path.join(roots, suite), os.path.join(roots, suite + ".why")
+    root, why = os.path.realpath(os.path.join(roots, suite)), os.path.join(roots, suite + ".why")
     if not glob.glob(root + "/usr/bin/python3.*"):
         reason = open(why).read().strip() if os.path.exists(why) else "roots.sh gave no reason"
         skip("Debian " + suite, "the suite could not be installed: " + reason)
