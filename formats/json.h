@@ -1,11 +1,12 @@
 /* Snapshots as JSON: files of JSON Lines out and in, and the documents that --json prints.
  *
  * A file is one JSON object a line, each with "record": first the header, then memory, pymalloc,
- * arena..., malloc, malloc_arena..., mapping..., note..., last {"record":"end","records":N} where N
- * counts the records before it, the header included. It is gzip when the name ends in .gz; the
- * reader goes by the bytes instead. Member names are those of docs/snapshot.schema.json; how text
- * and integers are written is in json_emit.h. Reading a file and writing it again gives the same
- * bytes (unknown records and members, which are ignored, apart).
+ * arena..., malloc, malloc_arena..., mapping..., objects, gc, type..., note..., blocks..., last
+ * {"record":"end","records":N} where N counts the records before it, the header included. It is
+ * gzip when the name ends in .gz; the reader goes by the bytes instead. Member names are those of
+ * docs/snapshot.schema.json; how text and integers are written is in json_emit.h. Reading a file
+ * and writing it again gives the same bytes (unknown records and members, which are ignored,
+ * apart).
  */
 #ifndef HEAPCENSUS_JSON_H
 #define HEAPCENSUS_JSON_H
@@ -46,7 +47,8 @@ int json_load_bytes(const void *bytes, size_t len, const char *name, unsigned fl
 bool json_looks_like_snapshot(const void *head, size_t len);
 
 /* One JSON document, one line: {"schema":1,"view":...} with the header's members, the view's own
- * records and the notes. `view` is summary, sizes, arenas, malloc or maps; ERR_USAGE otherwise. */
+ * records and the notes. `view` is summary, types, sizes, arenas, malloc or maps; ERR_USAGE
+ * otherwise. */
 int json_write_view(const struct snapshot *snap, const char *view, struct sink *out,
                     struct err *err) MUST_CHECK;
 bool json_has_view(const char *view);

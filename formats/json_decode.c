@@ -8,7 +8,7 @@
 /* More entries than this in a list of categories is nonsense even for later versions. */
 enum { CATEGORIES_MAX = 1024 };
 
-static int wrong(struct json_decoder *d, const char *name, const char *what)
+int json_wrong(struct json_decoder *d, const char *name, const char *what)
 {
     int code = err_set(d->err, ERR_FORMAT, "\"%s\" %s", name, what);
     err_remedy(d->err, "the file is damaged or was not written by heapcensus: take a new snapshot");
@@ -18,9 +18,9 @@ static int wrong(struct json_decoder *d, const char *name, const char *what)
 static int get_u64(struct json_decoder *d, const char *name, const json_t *v, uint64_t *ret)
 {
     if (!json_is_integer(v))
-        return wrong(d, name, "is not an integer");
+        return json_wrong(d, name, "is not an integer");
     if (json_integer_value(v) < 0)
-        return wrong(d, name, "is negative");
+        return json_wrong(d, name, "is negative");
     *ret = (uint64_t)json_integer_value(v);
     return 0;
 }
@@ -28,14 +28,14 @@ static int get_u64(struct json_decoder *d, const char *name, const json_t *v, ui
 int json_decode_u64(struct json_decoder *d, const json_t *object, const char *name, uint64_t *ret)
 {
     const json_t *v = json_object_get(object, name);
-    return v ? get_u64(d, name, v, ret) : wrong(d, name, "is missing");
+    return v ? get_u64(d, name, v, ret) : json_wrong(d, name, "is missing");
 }
 
 /* Add to a total that must stay an int64, so that no sum of ours can wrap. */
 static int add_total(struct json_decoder *d, const char *name, uint64_t *total, uint64_t v)
 {
     if (add_overflows(*total, v, total) || *total > INT64_MAX)
-        return wrong(d, name, "adds up to more than 2^63 - 1");
+        return json_wrong(d, name, "adds up to more than 2^63 - 1");
     return 0;
 }
 
@@ -46,7 +46,7 @@ static int get_u32(struct json_decoder *d, const char *name, const json_t *v, vo
     if (rc < 0)
         return rc;
     if (n > UINT32_MAX)
-        return wrong(d, name, "is too large");
+        return json_wrong(d, name, "is too large");
     *(uint32_t *)at = (uint32_t)n;
     return 0;
 }
@@ -56,19 +56,19 @@ static int get_addr(struct json_decoder *d, const char *name, const json_t *v, u
 {
     const char *s = json_string_value(v);
     if (!s || s[0] != '0' || s[1] != 'x')
-        return wrong(d, name, "is not an address (\"0x...\")");
+        return json_wrong(d, name, "is not an address (\"0x...\")");
     size_t digits = strspn(s + 2, "0123456789abcdefABCDEF");
     if (digits < 1 || digits > 16 || s[2 + digits])
-        return wrong(d, name, "is not an address (\"0x...\")");
+        return json_wrong(d, name, "is not an address (\"0x...\")");
     *ret = strtoull(s + 2, NULL, 16);
     return 0;
 }
 
-static int get_str(struct json_decoder *d, const char *name, const json_t *v, void *at)
+int json_decode_str(struct json_decoder *d, const json_t *v, const char *name, const char **ret)
 {
     char stack[512], *text = stack;
     if (!json_is_string(v))
-        return wrong(d, name, "is not a string");
+        return json_wrong(d, name, "is not a string");
     size_t len = json_string_length(v);
     if (len >= sizeof stack) {
         text = malloc(len + 1);
@@ -83,7 +83,7 @@ static int get_str(struct json_decoder *d, const char *name, const json_t *v, vo
         free(text);
     if (!kept)
         return err_set(d->err, ERR_NOMEM, "no memory for \"%s\"", name);
-    *(const char **)at = kept;
+    *ret = kept;
     return 0;
 }
 
@@ -91,7 +91,7 @@ static int get_perms(struct json_decoder *d, const char *name, const json_t *v, 
 {
     const char *s = json_string_value(v);
     if (!s || strlen(s) > 4 || strspn(s, "rwxsp-") != strlen(s))
-        return wrong(d, name, "is not of the form \"rw-p\"");
+        return json_wrong(d, name, "is not of the form \"rw-p\"");
     memset(at, 0, 5);
     memcpy(at, s, strlen(s));
     return 0;
@@ -128,7 +128,7 @@ static int get_category(struct json_decoder *d, const json_t *entry, struct tall
     struct category_row row;
     const char *name = json_string_value(json_object_get(entry, "name"));
     if (!name)
-        return wrong(d, "categories", "has an entry without a name");
+        return json_wrong(d, "categories", "has an entry without a name");
     int rc = json_decode(d, entry, category_fields, &row);
     if (rc == 0)
         rc = add_total(d, "bytes", &d->totals->bytes, row.bytes);
@@ -154,7 +154,7 @@ static int get_category(struct json_decoder *d, const json_t *entry, struct tall
 static int get_tally(struct json_decoder *d, const char *name, const json_t *v, struct tally *t)
 {
     if (!json_is_array(v) || json_array_size(v) > CATEGORIES_MAX)
-        return wrong(d, name, "is not a list of categories");
+        return json_wrong(d, name, "is not a list of categories");
     int rc = 0;
     for (size_t i = 0; i < json_array_size(v) && rc == 0; i++)
         rc = get_category(d, json_array_get(v, i), t);
@@ -164,15 +164,15 @@ static int get_tally(struct json_decoder *d, const char *name, const json_t *v, 
 static int get_class(struct json_decoder *d, const json_t *entry,
                      struct snapshot_size_class *classes)
 {
-    struct snapshot_size_class c = {0, 0, 0, 0};
+    struct snapshot_size_class c = {.size = 0};
     int rc = json_decode(d, entry, json_size_class_fields, &c);
     if (rc < 0)
         return rc;
     if (c.size % 16 || c.size < 16 || c.size > 16 * SIZE_CLASSES)
-        return wrong(d, "size", "is not a size class of pymalloc");
+        return json_wrong(d, "size", "is not a size class of pymalloc");
     struct snapshot_size_class *slot = &classes[c.size / 16 - 1];
     if (slot->pools)
-        return wrong(d, "size_classes", "has the same size twice");
+        return json_wrong(d, "size_classes", "has the same size twice");
     *slot = c;
     return 0;
 }
@@ -182,7 +182,7 @@ static int get_classes(struct json_decoder *d, const char *name, const json_t *v
 {
     struct json_totals totals = {.bytes = 0}, *outer = d->totals;
     if (!json_is_array(v) || json_array_size(v) > SIZE_CLASSES)
-        return wrong(d, name, "is not a list of size classes");
+        return json_wrong(d, name, "is not a list of size classes");
     for (size_t i = 0; i < SIZE_CLASSES; i++)
         classes[i] = (struct snapshot_size_class){.size = 16 * (i + 1)};
     int rc = 0;
@@ -190,6 +190,16 @@ static int get_classes(struct json_decoder *d, const char *name, const json_t *v
     for (size_t i = 0; i < json_array_size(v) && rc == 0; i++)
         rc = get_class(d, json_array_get(v, i), classes);
     d->totals = outer;
+    return rc;
+}
+
+static int get_generations(struct json_decoder *d, const char *name, const json_t *v, uint64_t *at)
+{
+    if (!json_is_array(v) || json_array_size(v) > GC_GENERATIONS)
+        return json_wrong(d, name, "is not a list of generations");
+    int rc = 0;
+    for (size_t i = 0; i < json_array_size(v) && rc == 0; i++)
+        rc = get_u64(d, name, json_array_get(v, i), &at[i]);
     return rc;
 }
 
@@ -201,7 +211,7 @@ static bool may_be_null(enum json_field_type type)
 static int get_bool(struct json_decoder *d, const char *name, const json_t *v, bool *at)
 {
     if (!json_is_boolean(v))
-        return wrong(d, name, "is not true or false");
+        return json_wrong(d, name, "is not true or false");
     *at = json_is_true(v);
     return 0;
 }
@@ -209,7 +219,7 @@ static int get_bool(struct json_decoder *d, const char *name, const json_t *v, b
 static int get_object(struct json_decoder *d, const struct json_field *f, const json_t *v, void *at)
 {
     if (!json_is_object(v))
-        return wrong(d, f->name, "is not an object");
+        return json_wrong(d, f->name, "is not an object");
     if (f->type == FIELD_MAYBE)
         *(bool *)at = true; /* `present`, the struct's first member */
     return json_decode(d, v, f->sub, at);
@@ -223,7 +233,7 @@ static int get_value(struct json_decoder *d, const struct json_field *f, const j
         return get_bool(d, f->name, v, at);
     case FIELD_STR:
     case FIELD_NAME:
-        return get_str(d, f->name, v, at);
+        return json_decode_str(d, v, f->name, at);
     case FIELD_PERMS:
         return get_perms(d, f->name, v, at);
     case FIELD_MAYBE:
@@ -234,6 +244,8 @@ static int get_value(struct json_decoder *d, const struct json_field *f, const j
         return get_tally(d, f->name, v, at);
     case FIELD_CLASSES:
         return get_classes(d, f->name, v, at);
+    case FIELD_GENERATIONS:
+        return get_generations(d, f->name, v, at);
     default:
         return get_number(d, f, v, total, at);
     }
@@ -245,7 +257,7 @@ int json_decode(struct json_decoder *d, const json_t *object, const struct json_
     for (const struct json_field *f = fields; f->name; f++) {
         const json_t *v = json_object_get(object, f->name);
         if (!v && f->required)
-            return wrong(d, f->name, "is missing");
+            return json_wrong(d, f->name, "is missing");
         if (!v || (json_is_null(v) && may_be_null(f->type)))
             continue; /* the struct came zeroed */
         int rc = get_value(d, f, v, &d->totals->rows[f - fields], (char *)base + f->offset);

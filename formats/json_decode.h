@@ -30,5 +30,12 @@ int json_decode(struct json_decoder *d, const json_t *object, const struct json_
 /* A member that must be a non-negative integer. */
 int json_decode_u64(struct json_decoder *d, const json_t *object, const char *name,
                     uint64_t *ret) MUST_CHECK;
+/* A string, into the snapshot's pool. */
+int json_decode_str(struct json_decoder *d, const json_t *v, const char *name,
+                    const char **ret) MUST_CHECK;
+/* Say what is wrong with a member: ERR_FORMAT. */
+int json_wrong(struct json_decoder *d, const char *name, const char *what);
+/* json_blocks.c: the rows of a record "blocks", appended to the snapshot. */
+int json_decode_blocks(struct json_decoder *d, const json_t *object) MUST_CHECK;
 
 #endif

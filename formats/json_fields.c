@@ -114,6 +114,8 @@ const struct json_field json_size_class_fields[] = {
     R(snapshot_size_class, "pools", SUM, pools),
     R(snapshot_size_class, "blocks_used", SUM, blocks_used),
     R(snapshot_size_class, "blocks_free", SUM, blocks_free),
+    O(snapshot_size_class, "top_type", STR, top_type),
+    O(snapshot_size_class, "top_count", SUM, top_count),
     END,
 };
 
@@ -141,6 +143,8 @@ const struct json_field json_arena_fields[] = {
     R(snapshot_arena, "bytes_used", SUM, bytes_used),
     O(snapshot_arena, "resident_bytes", SUM, resident_bytes),
     O(snapshot_arena, "heap", U32, heap),
+    O(snapshot_arena, "top_type", STR, top_type),
+    O(snapshot_arena, "top_bytes", SUM, top_bytes),
     END,
 };
 
@@ -216,6 +220,57 @@ const struct json_field json_note_fields[] = {
     END,
 };
 
+const struct json_field json_objects_fields[] = {
+    O(snapshot_objects, "objects", U64, objects),
+    O(snapshot_objects, "object_bytes", U64, object_bytes),
+    O(snapshot_objects, "buffers", U64, buffers),
+    O(snapshot_objects, "buffer_bytes", U64, buffer_bytes),
+    O(snapshot_objects, "inferred", U64, inferred),
+    O(snapshot_objects, "inferred_bytes", U64, inferred_bytes),
+    O(snapshot_objects, "dead", U64, dead),
+    O(snapshot_objects, "dead_bytes", U64, dead_bytes),
+    O(snapshot_objects, "runtime", U64, runtime),
+    O(snapshot_objects, "runtime_bytes", U64, runtime_bytes),
+    O(snapshot_objects, "unowned", U64, unowned),
+    O(snapshot_objects, "unowned_bytes", U64, unowned_bytes),
+    O(snapshot_objects, "malloc_object_bytes", U64, malloc_object_bytes),
+    O(snapshot_objects, "malloc_buffer_bytes", U64, malloc_buffer_bytes),
+    O(snapshot_objects, "malloc_inferred_bytes", U64, malloc_inferred_bytes),
+    O(snapshot_objects, "malloc_dead_bytes", U64, malloc_dead_bytes),
+    O(snapshot_objects, "malloc_runtime_bytes", U64, malloc_runtime_bytes),
+    O(snapshot_objects, "malloc_unowned_bytes", U64, malloc_unowned_bytes),
+    END,
+};
+
+const struct json_field json_gc_fields[] = {
+    O(snapshot_gc, "enabled", BOOL, enabled),
+    O(snapshot_gc, "collecting", BOOL, collecting),
+    O(snapshot_gc, "generations", U64, generations),
+    O(snapshot_gc, "threshold", GENERATIONS, threshold),
+    O(snapshot_gc, "count", GENERATIONS, count),
+    O(snapshot_gc, "lists", BOOL, lists),
+    O(snapshot_gc, "tracked", GENERATIONS, tracked),
+    O(snapshot_gc, "frozen", U64, frozen),
+    O(snapshot_gc, "garbage", U64, garbage),
+    END,
+};
+
+const struct json_field json_type_fields[] = {
+    R(snapshot_type, "name", NAME, name),
+    O(snapshot_type, "module", NAME, module),
+    O(snapshot_type, "address", ADDR, address),
+    O(snapshot_type, "count", SUM, count),
+    O(snapshot_type, "bytes", SUM, bytes),
+    O(snapshot_type, "size_bytes", SUM, size_bytes),
+    O(snapshot_type, "buffers", SUM, buffers),
+    O(snapshot_type, "buffer_bytes", SUM, buffer_bytes),
+    O(snapshot_type, "inferred", SUM, inferred),
+    O(snapshot_type, "inferred_bytes", SUM, inferred_bytes),
+    O(snapshot_type, "dead", SUM, dead),
+    O(snapshot_type, "dead_bytes", SUM, dead_bytes),
+    END,
+};
+
 static void emit_tally(struct json_emit *e, const struct tally *t, bool all)
 {
     emit_open(e, '[');
@@ -242,6 +297,14 @@ void json_emit_classes(struct json_emit *e, const struct snapshot_size_class *cl
     for (int i = 0; i < SIZE_CLASSES; i++)
         if (classes[i].pools)
             json_emit_object(e, &classes[i], json_size_class_fields);
+    emit_close(e, ']');
+}
+
+static void emit_generations(struct json_emit *e, const uint64_t *values)
+{
+    emit_open(e, '[');
+    for (int i = 0; i < GC_GENERATIONS; i++)
+        emit_u64(e, values[i]);
     emit_close(e, ']');
 }
 
@@ -303,6 +366,9 @@ static void emit_value(struct json_emit *e, const void *at, const struct json_fi
         break;
     case FIELD_CLASSES:
         json_emit_classes(e, at);
+        break;
+    case FIELD_GENERATIONS:
+        emit_generations(e, at);
         break;
     default:
         emit_number_field(e, at, f->type);

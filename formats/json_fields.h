@@ -29,7 +29,8 @@ enum json_field_type {
     FIELD_MAYBE,      /* the same on a struct that begins with `bool present`, or null */
     FIELD_TALLY,      /* struct tally: every category */
     FIELD_TALLY_USED, /* struct tally: the categories that are not all zero */
-    FIELD_CLASSES     /* struct snapshot_size_class[SIZE_CLASSES]: those with pools */
+    FIELD_CLASSES,    /* struct snapshot_size_class[SIZE_CLASSES]: those with pools */
+    FIELD_GENERATIONS /* uint64_t[GC_GENERATIONS] */
 };
 
 struct json_field {
@@ -51,6 +52,9 @@ extern const struct json_field json_malloc_fields[];
 extern const struct json_field json_malloc_arena_fields[];
 extern const struct json_field json_mapping_fields[];
 extern const struct json_field json_note_fields[];
+extern const struct json_field json_objects_fields[];
+extern const struct json_field json_gc_fields[];
+extern const struct json_field json_type_fields[];
 
 /* Write the members of a struct, without the braces. */
 void json_emit_fields(struct json_emit *e, const void *base, const struct json_field *fields);
@@ -58,5 +62,10 @@ void json_emit_fields(struct json_emit *e, const void *base, const struct json_f
 void json_emit_object(struct json_emit *e, const void *base, const struct json_field *fields);
 /* Write [classes with pools]. */
 void json_emit_classes(struct json_emit *e, const struct snapshot_size_class *classes);
+
+/* json_blocks.c: rows of a record "blocks" at most. */
+enum { JSON_BLOCKS_ROWS = 4096 };
+/* Write the members of a record "blocks", without the braces. n <= JSON_BLOCKS_ROWS. */
+void json_emit_blocks(struct json_emit *e, const struct snapshot_block *rows, size_t n);
 
 #endif

@@ -22,7 +22,9 @@ struct kind {
     const char *name;
     const struct json_field *fields;
     void *(*slot)(struct snapshot *snap); /* zeroed, or NULL when memory ran out */
-    uint64_t most;                        /* records of it in a file */
+    /* In place of those two, for a record of many rows. */
+    int (*decode)(struct json_decoder *d, const json_t *object);
+    uint64_t most; /* records of it in a file */
 };
 
 static void *memory_slot(struct snapshot *snap)
@@ -62,18 +64,39 @@ static void *note_slot(struct snapshot *snap)
     return snapshot_add_note(snap);
 }
 
-enum { KIND_MEMORY, KIND_MAPPING, KIND_COUNT = 7 };
+static void *objects_slot(struct snapshot *snap)
+{
+    snap->objects.present = true;
+    return &snap->objects;
+}
+
+static void *gc_slot(struct snapshot *snap)
+{
+    snap->gc.present = true;
+    return &snap->gc;
+}
+
+static void *type_slot(struct snapshot *snap)
+{
+    return snapshot_add_type(snap);
+}
+
+enum { KIND_MEMORY, KIND_MAPPING, KIND_COUNT = 11 };
 
 /* The bounds are far above what a process can have; they keep a small packed file from unpacking to
  * many gigabytes of records. */
 static const struct kind kinds[KIND_COUNT] = {
-    [KIND_MEMORY] = {"memory", json_memory_fields, memory_slot, 1},
-    [KIND_MAPPING] = {"mapping", json_mapping_fields, mapping_slot, 4 << 20},
-    {"pymalloc", json_pymalloc_fields, pymalloc_slot, 1},
-    {"arena", json_arena_fields, arena_slot, 32 << 20},
-    {"malloc", json_malloc_fields, malloc_slot, 1},
-    {"malloc_arena", json_malloc_arena_fields, malloc_arena_slot, 1 << 20},
-    {"note", json_note_fields, note_slot, 4 << 20},
+    [KIND_MEMORY] = {"memory", json_memory_fields, memory_slot, NULL, 1},
+    [KIND_MAPPING] = {"mapping", json_mapping_fields, mapping_slot, NULL, 4 << 20},
+    {"pymalloc", json_pymalloc_fields, pymalloc_slot, NULL, 1},
+    {"arena", json_arena_fields, arena_slot, NULL, 32 << 20},
+    {"malloc", json_malloc_fields, malloc_slot, NULL, 1},
+    {"malloc_arena", json_malloc_arena_fields, malloc_arena_slot, NULL, 1 << 20},
+    {"note", json_note_fields, note_slot, NULL, 4 << 20},
+    {"objects", json_objects_fields, objects_slot, NULL, 1},
+    {"gc", json_gc_fields, gc_slot, NULL, 1},
+    {"type", json_type_fields, type_slot, NULL, 4 << 20},
+    {"blocks", NULL, NULL, json_decode_blocks, 1 << 18},
 };
 
 struct reader {
@@ -134,6 +157,16 @@ static int read_header(struct reader *r, const char *record, const json_t *objec
     return json_decode(&r->decoder, object, json_header_fields, &r->snap);
 }
 
+static int decode_kind(struct reader *r, const struct kind *kind, const json_t *object)
+{
+    if (kind->decode)
+        return kind->decode(&r->decoder, object);
+    void *slot = kind->slot(&r->snap);
+    if (!slot)
+        return err_set(r->err, ERR_NOMEM, "no memory for a record");
+    return json_decode(&r->decoder, object, kind->fields, slot);
+}
+
 static int read_kind(struct reader *r, size_t k, const json_t *object)
 {
     if (r->seen[k] == kinds[k].most) {
@@ -143,11 +176,8 @@ static int read_kind(struct reader *r, size_t k, const json_t *object)
                        (unsigned long long)kinds[k].most);
     }
     r->seen[k]++;
-    void *slot = kinds[k].slot(&r->snap);
-    if (!slot)
-        return err_set(r->err, ERR_NOMEM, "no memory for a record");
     r->decoder.totals = &r->totals[k];
-    int rc = json_decode(&r->decoder, object, kinds[k].fields, slot);
+    int rc = decode_kind(r, &kinds[k], object);
     return rc < 0 ? err_context(r->err, rc, "record \"%s\"", kinds[k].name) : 0;
 }
 

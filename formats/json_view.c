@@ -5,7 +5,10 @@
 
 #include "formats/json_emit.h"
 #include "formats/json_fields.h"
+#include "formats/type_groups.h"
 #include "formats/utilisation.h"
+
+enum { SUMMARY_TYPES = 5, SPARSE_TYPES = 5 };
 
 static void array(struct json_emit *e, const char *key, const void *items, size_t n, size_t elem,
                   const struct json_field *fields)
@@ -17,22 +20,30 @@ static void array(struct json_emit *e, const char *key, const void *items, size_
     emit_close(e, ']');
 }
 
-static void pymalloc(struct json_emit *e, const struct snapshot *s)
+/* A record that a snapshot may lack. */
+static void maybe(struct json_emit *e, const char *key, bool present, const void *base,
+                  const struct json_field *fields)
 {
-    emit_key(e, "pymalloc");
-    if (s->pymalloc.present)
-        json_emit_object(e, &s->pymalloc, json_pymalloc_fields);
+    emit_key(e, key);
+    if (present)
+        json_emit_object(e, base, fields);
     else
         emit_null(e);
 }
 
+static void pymalloc(struct json_emit *e, const struct snapshot *s)
+{
+    maybe(e, "pymalloc", s->pymalloc.present, &s->pymalloc, json_pymalloc_fields);
+}
+
 static void malloc_totals(struct json_emit *e, const struct snapshot *s)
 {
-    emit_key(e, "malloc");
-    if (s->malloc.present)
-        json_emit_object(e, &s->malloc, json_malloc_fields);
-    else
-        emit_null(e);
+    maybe(e, "malloc", s->malloc.present, &s->malloc, json_malloc_fields);
+}
+
+static void objects(struct json_emit *e, const struct snapshot *s)
+{
+    maybe(e, "objects", s->objects.present, &s->objects, json_objects_fields);
 }
 
 static void view_summary(struct json_emit *e, const struct snapshot *s)
@@ -41,6 +52,16 @@ static void view_summary(struct json_emit *e, const struct snapshot *s)
     json_emit_object(e, &s->memory, json_memory_fields);
     pymalloc(e, s);
     malloc_totals(e, s);
+    objects(e, s);
+    maybe(e, "gc", s->gc.present, &s->gc, json_gc_fields);
+    array(e, "types", s->types, s->n_types < SUMMARY_TYPES ? s->n_types : SUMMARY_TYPES,
+          sizeof *s->types, json_type_fields);
+}
+
+static void view_types(struct json_emit *e, const struct snapshot *s)
+{
+    objects(e, s);
+    array(e, "types", s->types, s->n_types, sizeof *s->types, json_type_fields);
 }
 
 static void view_sizes(struct json_emit *e, const struct snapshot *s)
@@ -58,11 +79,32 @@ static const struct json_field bucket_fields[] = {
     {NULL, FIELD_U64, false, 0, NULL},
 };
 
+/* A type that holds sparse arenas, as a row of type_groups_sparse. */
+static const struct json_field holder_fields[] = {
+    {"name", FIELD_NAME, true, offsetof(struct snapshot_type, name), NULL},
+    {"arenas", FIELD_U64, true, offsetof(struct snapshot_type, count), NULL},
+    {"bytes", FIELD_U64, true, offsetof(struct snapshot_type, bytes), NULL},
+    {NULL, FIELD_U64, false, 0, NULL},
+};
+
 static const struct json_field sparse_fields[] = {
     {"arenas", FIELD_U64, true, offsetof(struct utilisation, sparse_arenas), NULL},
     {"reclaimable_bytes", FIELD_U64, true, offsetof(struct utilisation, reclaimable_bytes), NULL},
     {NULL, FIELD_U64, false, 0, NULL},
 };
+
+static void holders(struct json_emit *e, const struct snapshot *s)
+{
+    struct type_groups g;
+    int rc = type_groups_sparse(&g, s, e->err);
+    if (rc < 0) {
+        e->rc = e->rc < 0 ? e->rc : rc;
+        return;
+    }
+    array(e, "types", g.rows, g.n < SPARSE_TYPES ? g.n : SPARSE_TYPES, sizeof *g.rows,
+          holder_fields);
+    type_groups_release(&g);
+}
 
 static void view_arenas(struct json_emit *e, const struct snapshot *s)
 {
@@ -73,7 +115,10 @@ static void view_arenas(struct json_emit *e, const struct snapshot *s)
           json_arena_fields);
     array(e, "histogram", u.buckets, UTILISATION_BUCKETS, sizeof u.buckets[0], bucket_fields);
     emit_key(e, "sparse");
-    json_emit_object(e, &u, sparse_fields);
+    emit_open(e, '{');
+    json_emit_fields(e, &u, sparse_fields);
+    holders(e, s);
+    emit_close(e, '}');
 }
 
 static void view_malloc(struct json_emit *e, const struct snapshot *s)
@@ -92,8 +137,8 @@ static const struct view {
     const char *name;
     void (*write)(struct json_emit *e, const struct snapshot *s);
 } views[] = {
-    {"summary", view_summary}, {"sizes", view_sizes}, {"arenas", view_arenas},
-    {"malloc", view_malloc},   {"maps", view_maps},
+    {"summary", view_summary}, {"types", view_types},   {"sizes", view_sizes},
+    {"arenas", view_arenas},   {"malloc", view_malloc}, {"maps", view_maps},
 };
 
 static const struct view *find_view(const char *name)
@@ -115,7 +160,7 @@ int json_write_view(const struct snapshot *snap, const char *view, struct sink *
     const struct view *v = find_view(view);
     if (!v) {
         int code = err_set(err, ERR_USAGE, "there is no view \"%s\" as JSON", view);
-        err_remedy(err, "the views are summary, sizes, arenas, malloc and maps");
+        err_remedy(err, "the views are summary, types, sizes, arenas, malloc and maps");
         return code;
     }
     struct json_emit e;

@@ -49,6 +49,17 @@ static void write_header(struct writer *w, const struct snapshot *snap)
     end(w);
 }
 
+static void write_blocks(struct writer *w, const struct snapshot *s)
+{
+    for (size_t i = 0; i < s->n_blocks && w->emit.rc == 0; i += JSON_BLOCKS_ROWS) {
+        size_t left = s->n_blocks - i;
+        begin(w, "blocks");
+        json_emit_blocks(&w->emit, s->blocks + i,
+                         left < JSON_BLOCKS_ROWS ? left : JSON_BLOCKS_ROWS);
+        end(w);
+    }
+}
+
 static void write_end(struct writer *w)
 {
     uint64_t records = w->records;
@@ -73,7 +84,13 @@ int json_write_snapshot(const struct snapshot *s, struct sink *out, struct err *
                 json_malloc_arena_fields);
     write_array(&w, "mapping", s->mappings, s->n_mappings, sizeof *s->mappings,
                 json_mapping_fields);
+    if (s->objects.present)
+        write_record(&w, "objects", &s->objects, json_objects_fields);
+    if (s->gc.present)
+        write_record(&w, "gc", &s->gc, json_gc_fields);
+    write_array(&w, "type", s->types, s->n_types, sizeof *s->types, json_type_fields);
     write_array(&w, "note", s->notes, s->n_notes, sizeof *s->notes, json_note_fields);
+    write_blocks(&w, s);
     write_end(&w);
     return json_emit_finish(&w.emit);
 }

@@ -4,12 +4,12 @@
 #include <string.h>
 
 #include "formats/report.h"
+#include "formats/type_groups.h"
 #include "formats/utilisation.h"
 
-enum { CELL = 32 };
+enum { CELL = 32, SPARSE_TYPES = 5 };
 
-/* Rows to print of n, after --top; `usual` is the view's default for a terminal's worth. */
-static size_t rows_wanted(const struct report_options *opt, size_t n, size_t usual)
+size_t report_rows(const struct report_options *opt, size_t n, size_t usual)
 {
     size_t want = opt->top < 0 ? usual : (size_t)opt->top;
     return want == 0 || want > n ? n : want;
@@ -77,12 +77,26 @@ static void print_size_row(const struct snapshot_size_class *c, const struct rep
 {
     char a[CELL], b[CELL], d[CELL], e[CELL], f[CELL];
     uint64_t all = c->blocks_used + c->blocks_free;
-    fprintf(out, "%6" PRIu64 " %10s %14s %12s %14s %12s %6.1f\n", c->size,
+    fprintf(out, "%6" PRIu64 " %10s %14s %12s %14s %12s %6.1f", c->size,
             report_count(a, sizeof a, c->pools), report_count(b, sizeof b, c->blocks_used),
             report_size(d, sizeof d, c->blocks_used * c->size, opt->exact),
             report_count(e, sizeof e, c->blocks_free),
             report_size(f, sizeof f, c->blocks_free * c->size, opt->exact),
             all ? (double)c->blocks_used * 100 / (double)all : 0.0);
+    if (c->top_type) {
+        fprintf(out, " %6.1f  ",
+                c->blocks_used ? (double)c->top_count * 100 / (double)c->blocks_used : 0.0);
+        report_string(out, c->top_type);
+    }
+    fputc('\n', out);
+}
+
+static bool sizes_have_types(const struct snapshot_pymalloc *p)
+{
+    for (int i = 0; i < SIZE_CLASSES; i++)
+        if (p->classes[i].pools && p->classes[i].top_type)
+            return true;
+    return false;
 }
 
 static void print_size_total(const struct snapshot_pymalloc *p, const struct report_options *opt,
@@ -121,9 +135,10 @@ int report_text_sizes(const struct snapshot *snap, const struct report_options *
     struct sort_row *rows = sorted(snap, SIZE_CLASSES, size_key, opt->sort, opt->reverse, err);
     if (!rows)
         return ERR_NOMEM;
-    fprintf(out, "%6s %10s %14s %12s %14s %12s %6s\n", "size", "pools", "blocks used", "bytes",
-            "blocks free", "bytes", "used %");
-    size_t left = rows_wanted(opt, SIZE_CLASSES, 0);
+    fprintf(out, "%6s %10s %14s %12s %14s %12s %6s%s\n", "size", "pools", "blocks used", "bytes",
+            "blocks free", "bytes", "used %",
+            sizes_have_types(&snap->pymalloc) ? " type %  most blocks" : "");
+    size_t left = report_rows(opt, SIZE_CLASSES, 0);
     for (size_t i = 0; i < SIZE_CLASSES && left; i++) {
         const struct snapshot_size_class *c = &snap->pymalloc.classes[rows[i].index];
         if (!c->pools)
@@ -173,14 +188,53 @@ static void print_histogram(const struct utilisation *u, const struct report_opt
     }
 }
 
+/* Which types keep the sparse arenas from going back. */
+static int print_holders(const struct snapshot *snap, const struct report_options *opt, FILE *out,
+                         struct err *err)
+{
+    struct type_groups g;
+    char a[CELL], b[CELL];
+    int rc = type_groups_sparse(&g, snap, err);
+    if (rc < 0)
+        return rc;
+    if (g.n)
+        fprintf(out, "%12s %12s  %s\n", "arenas", "bytes", "type that holds most of them");
+    for (size_t i = 0; i < g.n && i < SPARSE_TYPES; i++) {
+        fprintf(out, "%12s %12s  ", report_count(a, sizeof a, g.rows[i].count),
+                report_size(b, sizeof b, g.rows[i].bytes, opt->exact));
+        report_string(out, g.rows[i].name);
+        fputc('\n', out);
+    }
+    if (g.n)
+        fputc('\n', out);
+    type_groups_release(&g);
+    return 0;
+}
+
+static bool arenas_have_types(const struct snapshot *snap)
+{
+    for (size_t i = 0; i < snap->n_arenas; i++)
+        if (snap->arenas[i].top_type)
+            return true;
+    return false;
+}
+
 static void print_arena(const struct snapshot_arena *a, const struct report_options *opt, FILE *out)
 {
     char b[CELL], c[CELL], d[CELL];
-    fprintf(out, "0x%012" PRIx64 " %6.1f %12s %12s %12s %6" PRIu64 " of %" PRIu64 "\n", a->address,
+    char e[48];
+    snprintf(e, sizeof e, "%6" PRIu64 " of %" PRIu64, a->pools_free, a->pools_total);
+    fprintf(out, "0x%012" PRIx64 " %6.1f %12s %12s %12s %s", a->address,
             a->size ? (double)a->bytes_used * 100 / (double)a->size : 0.0,
             report_count(b, sizeof b, a->blocks_used),
             report_size(c, sizeof c, a->bytes_used, opt->exact),
-            report_size(d, sizeof d, a->resident_bytes, opt->exact), a->pools_free, a->pools_total);
+            report_size(d, sizeof d, a->resident_bytes, opt->exact), e);
+    if (a->top_type) {
+        fprintf(out, "%*s", strlen(e) < 14 ? 16 - (int)strlen(e) : 2, "");
+        report_string(out, a->top_type);
+        fprintf(out, " (%s)", report_size(b, sizeof b, a->top_bytes, opt->exact));
+    }
+    fputc('\n', out);
 }
 
 int report_text_arenas(const struct snapshot *snap, const struct report_options *opt, FILE *out,
@@ -202,9 +256,14 @@ int report_text_arenas(const struct snapshot *snap, const struct report_options 
             report_count(a, sizeof a, u.sparse_arenas), u.sparse_arenas == 1 ? "" : "s",
             UTILISATION_SPARSE_PERCENT, report_size(b, sizeof b, u.reclaimable_bytes, opt->exact),
             u.sparse_arenas == 1 ? "it" : "they");
-    size_t n = rows_wanted(opt, snap->n_arenas, 20);
-    fprintf(out, "%-14s %6s %12s %12s %12s %s\n", "arena", "used %", "blocks", "bytes used",
-            "resident", "pools free");
+    int rc = print_holders(snap, opt, out, err);
+    if (rc < 0) {
+        free(rows);
+        return rc;
+    }
+    size_t n = report_rows(opt, snap->n_arenas, 20);
+    fprintf(out, "%-14s %6s %12s %12s %12s %s%s\n", "arena", "used %", "blocks", "bytes used",
+            "resident", "pools free", arenas_have_types(snap) ? "      most bytes" : "");
     for (size_t i = 0; i < n; i++)
         print_arena(&snap->arenas[rows[i].index], opt, out);
     print_rest(out, n, snap->n_arenas, "arenas");
@@ -276,7 +335,7 @@ int report_text_malloc(const struct snapshot *snap, const struct report_options 
         print_malloc_totals(&snap->malloc, opt, out);
         fprintf(out, "%-14s %-6s %5s %7s %12s %12s %12s %12s %12s %12s\n", "arena", "kind", "heaps",
                 "threads", "system", "chunks used", "bytes used", "cached", "free", "top");
-        size_t n = rows_wanted(opt, snap->n_malloc_arenas, 0);
+        size_t n = report_rows(opt, snap->n_malloc_arenas, 0);
         for (size_t i = 0; i < n; i++)
             print_malloc_arena(&snap->malloc_arenas[i], opt, out);
         print_rest(out, n, snap->n_malloc_arenas, "arenas");
@@ -327,7 +386,7 @@ int report_text_maps(const struct snapshot *snap, const struct report_options *o
     struct sort_row *rows = sorted(snap, snap->n_mappings, map_key, opt->sort, opt->reverse, err);
     if (!rows)
         return ERR_NOMEM;
-    size_t n = rows_wanted(opt, snap->n_mappings, 30);
+    size_t n = report_rows(opt, snap->n_mappings, 30);
     fprintf(out, "%-14s %12s %12s %-4s %-9s %s\n", "address", "size", "resident", "perm", "kind",
             "contents, name");
     for (size_t i = 0; i < n; i++) {
@@ -376,6 +435,8 @@ int report_arrange(struct snapshot *snap, const char *view, const struct report_
     bool sizes = strcmp(view, "sizes") == 0, arenas = strcmp(view, "arenas") == 0;
     bool maps = strcmp(view, "maps") == 0;
     struct snapshot_size_class *classes = snap->pymalloc.classes;
+    if (strcmp(view, "types") == 0 && (opt->top >= 0 || opt->sort || opt->reverse || opt->by))
+        return report_arrange_types(snap, opt, err);
     if ((!sizes && !arenas && !maps) || (opt->top < 0 && !opt->sort && !opt->reverse))
         return 0;
     size_t n = sizes ? SIZE_CLASSES : arenas ? snap->n_arenas : snap->n_mappings;
@@ -393,10 +454,10 @@ int report_arrange(struct snapshot *snap, const char *view, const struct report_
     if (rc < 0)
         return rc;
     if (arenas)
-        snap->hidden_arenas = n - rows_wanted(opt, n, 0);
+        snap->hidden_arenas = n - report_rows(opt, n, 0);
     if (maps)
-        snap->n_mappings = rows_wanted(opt, n, 0);
-    size_t left = rows_wanted(opt, n, 0);
+        snap->n_mappings = report_rows(opt, n, 0);
+    size_t left = report_rows(opt, n, 0);
     for (size_t i = 0; sizes && i < n; i++) { /* classes without pools are not written */
         if (classes[i].pools && left)
             left--;

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "formats/type_groups.h"
 #include "formats/utilisation.h"
 
 const char *report_count(char *buf, size_t cap, uint64_t n)
@@ -82,12 +83,12 @@ int report_done(FILE *out, struct err *err)
     return 0;
 }
 
-static const char *bold(const struct report_options *opt)
+const char *report_bold(const struct report_options *opt)
 {
     return opt->colour ? "\033[1m" : "";
 }
 
-static const char *plain(const struct report_options *opt)
+const char *report_plain(const struct report_options *opt)
 {
     return opt->colour ? "\033[0m" : "";
 }
@@ -180,14 +181,14 @@ static void print_source(const struct snapshot *snap, FILE *out)
 
 void report_header(const struct snapshot *snap, const struct report_options *opt, FILE *out)
 {
-    fputs(bold(opt), out);
+    fputs(report_bold(opt), out);
     if (snap->source.comm)
         report_string(out, snap->source.comm);
     else
         fputs("process", out);
     if (snap->source.pid)
         fprintf(out, " (pid %" PRId64 ")", snap->source.pid);
-    fputs(plain(opt), out);
+    fputs(report_plain(opt), out);
     if (snap->host) {
         fputs(" on ", out);
         report_string(out, snap->host);
@@ -206,7 +207,7 @@ void report_notes(const struct snapshot *snap, const struct report_options *opt,
     char size[32];
     if (!snap->n_notes)
         return;
-    fprintf(out, "\n%sNotes%s\n", bold(opt), plain(opt));
+    fprintf(out, "\n%sNotes%s\n", report_bold(opt), report_plain(opt));
     for (size_t i = 0; i < snap->n_notes; i++) {
         const struct snapshot_note *n = &snap->notes[i];
         say(out, "  ", n->what);
@@ -261,8 +262,8 @@ static void print_ledger(const struct snapshot *snap, const struct report_option
     const struct snapshot_memory *m = &snap->memory;
     char a[32], b[32], c[32];
     double total = m->rss_bytes ? (double)m->rss_bytes : 1;
-    fprintf(out, "%s%14s %6s %14s %12s  %s%s\n", bold(opt), "resident", "%", "mapped", "count",
-            "what", plain(opt));
+    fprintf(out, "%s%14s %6s %14s %12s  %s%s\n", report_bold(opt), "resident", "%", "mapped",
+            "count", "what", report_plain(opt));
     for (int i = 0; i < CAT_COUNT; i++) {
         if (!m->tally.bytes[i] && !m->tally.resident[i] && i != CAT_UNKNOWN)
             continue;
@@ -319,21 +320,34 @@ static void print_malloc(const struct snapshot *snap, const struct report_option
     fputc('\n', out);
 }
 
+/* Live objects and what they own are most of what is in use: their types tell the most. */
+static bool types_tell(const struct snapshot *snap)
+{
+    const struct snapshot_objects *o = &snap->objects;
+    const uint64_t *ledger = snap->memory.tally.bytes;
+    uint64_t all = add_capped(ledger[CAT_PYTHON_BLOCKS_USED] + ledger[CAT_PYTHON_MIMALLOC],
+                              ledger[CAT_MALLOC_USED] + ledger[CAT_MALLOC_MMAPPED]);
+    return o->present && add_capped(o->object_bytes, o->buffer_bytes) > all / 2;
+}
+
 /* The view that most probably answers the next question. */
 static const char *next_view(const struct snapshot *snap)
 {
     const struct tally *t = &snap->memory.tally;
-    uint64_t python = t->resident[CAT_PYTHON_BLOCKS_USED] + t->resident[CAT_PYTHON_BLOCKS_FREE];
+    uint64_t python = t->resident[CAT_PYTHON_BLOCKS_USED] + t->resident[CAT_PYTHON_BLOCKS_FREE] +
+                      t->resident[CAT_PYTHON_MIMALLOC];
     uint64_t libc = t->resident[CAT_MALLOC_USED] + t->resident[CAT_MALLOC_FREE] +
                     t->resident[CAT_MALLOC_CACHED] + t->resident[CAT_MALLOC_TOP] +
                     t->resident[CAT_MALLOC_MMAPPED];
     if (t->resident[CAT_FILES] + t->resident[CAT_UNKNOWN] + t->resident[CAT_MALLOC_FOREIGN] >
         python + libc)
         return "maps";
-    if (libc > python)
-        return "malloc";
-    return t->resident[CAT_PYTHON_BLOCKS_FREE] * 2 > t->resident[CAT_PYTHON_BLOCKS_USED] ? "arenas"
-                                                                                         : "sizes";
+    if (t->resident[CAT_PYTHON_BLOCKS_FREE] * 2 > t->resident[CAT_PYTHON_BLOCKS_USED] &&
+        python >= libc)
+        return "arenas";
+    if (types_tell(snap))
+        return "types";
+    return libc > python ? "malloc" : "sizes";
 }
 
 static int text_summary(const struct snapshot *snap, const struct report_options *opt, FILE *out,
@@ -343,6 +357,9 @@ static int text_summary(const struct snapshot *snap, const struct report_options
     print_ledger(snap, opt, out);
     print_pymalloc(snap, opt, out);
     print_malloc(snap, opt, out);
+    int rc = report_summary_objects(snap, opt, out, err);
+    if (rc < 0)
+        return rc;
     report_notes(snap, opt, out);
     if (opt->hint)
         fprintf(out, "\nnext: heapcensus %s %s\n", next_view(snap), opt->target);
@@ -351,6 +368,8 @@ static int text_summary(const struct snapshot *snap, const struct report_options
 
 const struct report_view report_text_views[] = {
     {"summary", "where the memory is, adding up to the resident set", "", text_summary},
+    {"types", "all objects by type, with the buffers that they own",
+     "total,count,bytes,buffers,name", report_text_types},
     {"sizes", "pymalloc's size classes", "size,pools,used,free", report_text_sizes},
     {"arenas", "pymalloc's arenas and how full they are", "address,used,free,resident",
      report_text_arenas},

@@ -77,6 +77,8 @@ void snapshot_release(struct snapshot *snap)
     free(snap->malloc_arenas);
     free(snap->mappings);
     free(snap->notes);
+    free(snap->types);
+    free(snap->blocks);
     strpool_release(&snap->strings);
     memset(snap, 0, sizeof *snap);
 }
@@ -118,4 +120,14 @@ struct snapshot_mapping *snapshot_add_mapping(struct snapshot *snap)
 struct snapshot_note *snapshot_add_note(struct snapshot *snap)
 {
     return append(&snap->notes, &snap->n_notes, &snap->cap_notes, sizeof *snap->notes);
+}
+
+struct snapshot_type *snapshot_add_type(struct snapshot *snap)
+{
+    return append(&snap->types, &snap->n_types, &snap->cap_types, sizeof *snap->types);
+}
+
+struct snapshot_block *snapshot_add_block(struct snapshot *snap)
+{
+    return append(&snap->blocks, &snap->n_blocks, &snap->cap_blocks, sizeof *snap->blocks);
 }

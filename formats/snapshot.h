@@ -112,6 +112,8 @@ struct snapshot_memory {
 
 struct snapshot_size_class {
     uint64_t size, pools, blocks_used, blocks_free;
+    const char *top_type; /* the type of most blocks in use (objects and their buffers), or NULL */
+    uint64_t top_count;   /* blocks of it */
 };
 
 enum { SIZE_CLASSES = 32 };
@@ -126,7 +128,9 @@ struct snapshot_pymalloc {
 
 struct snapshot_arena {
     uint64_t address, size, pools_total, pools_free, blocks_used, bytes_used, resident_bytes;
-    uint32_t heap; /* which obmalloc state, from 0 */
+    uint32_t heap;        /* which obmalloc state, from 0 */
+    const char *top_type; /* as in a size class; by bytes */
+    uint64_t top_bytes;
 };
 
 struct snapshot_mallinfo2 {
@@ -159,6 +163,53 @@ struct snapshot_mapping {
     struct tally tally;
 };
 
+/* One type, by its address: two types may have one name. */
+struct snapshot_type {
+    const char *name, *module; /* "app.models.Session", "app.models"; never NULL */
+    uint64_t address;
+    uint64_t count;      /* live objects in the heap */
+    uint64_t bytes;      /* the blocks that hold them */
+    uint64_t size_bytes; /* sys.getsizeof summed: the objects with what stands in front of them (GC
+                            head) and with the buffers that their __sizeof__ counts in */
+    uint64_t buffers, buffer_bytes;    /* blocks that they own */
+    uint64_t inferred, inferred_bytes; /* ... and those that only seem to be theirs */
+    uint64_t dead, dead_bytes;         /* kept by freelists */
+};
+
+/* What the blocks in use are, all together. */
+struct snapshot_objects {
+    bool present;
+    uint64_t objects, object_bytes;    /* live objects */
+    uint64_t buffers, buffer_bytes;    /* owned by one */
+    uint64_t inferred, inferred_bytes; /* probably owned by one */
+    uint64_t dead, dead_bytes;         /* freelists */
+    uint64_t runtime, runtime_bytes;   /* the interpreter's own */
+    uint64_t unowned, unowned_bytes;   /* nobody's, as far as is known */
+    /* Of these, the part that lies in malloc's chunks. */
+    uint64_t malloc_object_bytes, malloc_buffer_bytes, malloc_inferred_bytes, malloc_dead_bytes,
+        malloc_runtime_bytes, malloc_unowned_bytes;
+};
+
+enum { GC_GENERATIONS = 3 };
+
+/* The cyclic garbage collector of the main interpreter. */
+struct snapshot_gc {
+    bool present;
+    bool enabled, collecting;
+    bool lists; /* they were followed to their ends: tracked and frozen are right, not a part */
+    uint64_t generations; /* that this release has */
+    uint64_t threshold[GC_GENERATIONS], count[GC_GENERATIONS];
+    uint64_t tracked[GC_GENERATIONS]; /* objects on its list */
+    uint64_t frozen;                  /* on the list of gc.freeze() */
+    uint64_t garbage;                 /* len(gc.garbage) */
+};
+
+/* One block in use, with --blocks. */
+struct snapshot_block {
+    uint64_t address, size, owner; /* owner: address of the owning block, 0 for none */
+    const char *kind, *type;       /* block_kind's name; type NULL where there is none */
+};
+
 struct snapshot_note {
     uint64_t address; /* 0: none */
     const char *what; /* stable keyword, such as "malloc.damaged" */
@@ -188,6 +239,12 @@ struct snapshot {
     size_t n_mappings, cap_mappings;
     struct snapshot_note *notes;
     size_t n_notes, cap_notes;
+    struct snapshot_objects objects;
+    struct snapshot_gc gc;
+    struct snapshot_type *types; /* by bytes and buffer_bytes together, falling */
+    size_t n_types, cap_types;
+    struct snapshot_block *blocks; /* empty unless asked for; by address */
+    size_t n_blocks, cap_blocks;
 };
 
 void snapshot_init(struct snapshot *snap);
@@ -199,5 +256,7 @@ struct snapshot_arena *snapshot_add_arena(struct snapshot *snap);
 struct snapshot_malloc_arena *snapshot_add_malloc_arena(struct snapshot *snap);
 struct snapshot_mapping *snapshot_add_mapping(struct snapshot *snap);
 struct snapshot_note *snapshot_add_note(struct snapshot *snap);
+struct snapshot_type *snapshot_add_type(struct snapshot *snap);
+struct snapshot_block *snapshot_add_block(struct snapshot *snap);
 
 #endif

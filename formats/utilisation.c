@@ -1,6 +1,5 @@
 #include "formats/utilisation.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 /* used is at least `parts` / `of` of size. The sizes may be anything: a file can claim 2^63. */
@@ -9,9 +8,9 @@ static bool at_least(uint64_t used, uint64_t size, unsigned parts, unsigned of)
     return (unsigned __int128)used * of >= (unsigned __int128)size * parts;
 }
 
-static bool is_sparse(const struct snapshot_arena *a)
+bool utilisation_is_sparse(const struct snapshot_arena *a)
 {
-    return at_least(a->size, a->bytes_used, 100, UTILISATION_SPARSE_PERCENT);
+    return a->size && at_least(a->size, a->bytes_used, 100, UTILISATION_SPARSE_PERCENT);
 }
 
 static unsigned bucket_of(const struct snapshot_arena *a)
@@ -37,7 +36,7 @@ void utilisation_of(const struct snapshot *snap, struct utilisation *ret)
         b->arenas++;
         b->bytes_used += a->bytes_used;
         b->size += a->size;
-        if (is_sparse(a)) {
+        if (utilisation_is_sparse(a)) {
             ret->sparse_arenas++;
             ret->reclaimable_bytes += a->size;
         }

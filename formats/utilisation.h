@@ -3,6 +3,7 @@
 #ifndef HEAPCENSUS_UTILISATION_H
 #define HEAPCENSUS_UTILISATION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "formats/snapshot.h"
@@ -24,5 +25,6 @@ struct utilisation {
 
 /* An arena of size 0 counts nowhere. */
 void utilisation_of(const struct snapshot *snap, struct utilisation *ret);
+bool utilisation_is_sparse(const struct snapshot_arena *a);
 
 #endif

@@ -99,6 +99,30 @@ static void check_sample(const struct snapshot *s)
     ok(s->n_notes == 2 && s->notes[1].address == 0, "notes are back");
 }
 
+static void check_types(const struct snapshot *s)
+{
+    ok(s->n_types == 3 && strcmp(s->types[2].name, "app.\xff\x1b.T") == 0 &&
+           s->types[1].address == 0x956000 && s->types[1].buffer_bytes == 700 &&
+           s->types[2].inferred_bytes == 128 && s->types[2].dead_bytes == 64,
+       "types are back");
+    ok(s->objects.present && s->objects.objects == 27 && s->objects.malloc_unowned_bytes == 77,
+       "the sums of blocks are back");
+    ok(s->gc.present && s->gc.enabled && !s->gc.collecting && s->gc.threshold[2] == 10 &&
+           s->gc.tracked[2] == 2000 && s->gc.garbage == 6,
+       "the collector is back");
+    ok(strcmp(s->pymalloc.classes[31].top_type, "bytes") == 0 &&
+           s->pymalloc.classes[31].top_count == 1 && !s->pymalloc.classes[1].top_type,
+       "types of size classes are back");
+    ok(!s->arenas[0].top_type && strcmp(s->arenas[2].top_type, "list") == 0 &&
+           s->arenas[2].top_bytes == 2000,
+       "types of arenas are back");
+    ok(s->n_blocks == 6 && s->blocks[5].address == 0x7f31c0000120 && !s->blocks[5].type &&
+           strcmp(s->blocks[4].type, "app.models.Session") == 0 &&
+           s->blocks[4].owner == s->blocks[3].address && s->blocks[4].size == 48 &&
+           strcmp(s->blocks[4].kind, "buffer") == 0,
+       "blocks are back");
+}
+
 static void test_round_trip(void)
 {
     struct snapshot s, t;
@@ -112,6 +136,7 @@ static void test_round_trip(void)
         diag("%s", err.text);
     if (rc == 0) {
         check_sample(&t);
+        check_types(&t);
         write_memory(&t, &b);
         ok(a.n == b.n && memcmp(a.bytes, b.bytes, a.n) == 0, "written again, the same bytes");
         sink_memory_release(&b);
@@ -225,6 +250,89 @@ static void test_refused_records(void)
                  "not JSON");
 }
 
+#define BLOCKS(types, address, size, kind, type, owner)                                            \
+    "{\"record\":\"blocks\",\"types\":" types ",\"address\":" address ",\"size\":" size            \
+    ",\"kind\":" kind ",\"type\":" type ",\"owner\":" owner "}\n"
+#define TYPE(members) "{\"record\":\"type\",\"name\":\"T\"" members "}\n"
+
+static void test_refused_types(void)
+{
+    refused_body("{\"record\":\"type\"}\n", "\"name\" is missing");
+    refused_body("{\"record\":\"type\",\"name\":null}\n", "\"name\" is not a string");
+    refused_body(TYPE(",\"count\":-1"), "\"count\" is negative");
+    refused_body(TYPE(",\"bytes\":" BIG) TYPE(",\"bytes\":1"), "adds up");
+    refused_body(TYPE(",\"address\":12"), "not an address");
+    refused_body("{\"record\":\"gc\",\"threshold\":[1,2,3,4]}\n", "not a list of generations");
+    refused_body("{\"record\":\"gc\",\"count\":[1,-2]}\n", "negative");
+    refused_body("{\"record\":\"gc\"}\n{\"record\":\"gc\"}\n", "second time");
+    refused_body("{\"record\":\"objects\",\"objects\":1.5}\n", "not an integer");
+    refused_body("{\"record\":\"blocks\"}\n", "\"address\" is not a list");
+    refused_body(BLOCKS("[]", "[1]", "[]", "[]", "[]", "[]"), "\"size\" is not as long");
+    refused_body(BLOCKS("[]", "[1]", "[1]", "[\"a\"]", "[0]", "[0]"), "not in \"types\"");
+    refused_body(BLOCKS("[\"a\"]", "[1]", "[1]", "[\"a\"]", "[-1]", "[0]"),
+                 "\"type\" has an entry");
+    refused_body(BLOCKS("[\"a\"]", "[1]", "[1]", "[null]", "[0]", "[0]"),
+                 "\"kind\" is not a string");
+    refused_body(BLOCKS("[7]", "[1]", "[1]", "[\"a\"]", "[0]", "[0]"), "\"types\" is not a string");
+    refused_body(BLOCKS("[]", "[\"0x1\"]", "[1]", "[\"a\"]", "[null]", "[0]"),
+                 "\"address\" has an");
+    refused_body(BLOCKS("[]", "[1]", "[1]", "[\"a\"]", "[null]", "[1.5]"), "\"owner\" has an");
+    accepted_body(BLOCKS("[]", "[]", "[]", "[]", "[]", "[]"), "no blocks at all");
+    accepted_body(BLOCKS("[\"a\"]", "[1]", "[1]", "[\"a\"]", "[null]", "[0]"),
+                  "a block of no type");
+    accepted_body(TYPE(""), "a type without figures");
+    accepted_body("{\"record\":\"objects\"}\n{\"record\":\"gc\"}\n", "sums without figures");
+}
+
+/* Too many rows in a record, in any of its lists. */
+static void test_long_blocks(void)
+{
+    static char list[20000], body[60000];
+    for (unsigned n = 4096; n <= 4097; n++) {
+        size_t at = 0;
+        list[at++] = '[';
+        for (unsigned i = 0; i < n; i++)
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s\"\"", i ? "," : "");
+        snprintf(list + at, sizeof list - at, "]");
+        snprintf(body, sizeof body, BLOCKS("%s", "[]", "[]", "[]", "[]", "[]"), list);
+        if (n == 4096)
+            accepted_body(body, "4,096 names");
+        else
+            refused_body(body, "more than 4,096 entries");
+    }
+}
+
+/* Blocks in more than one record, with as many names as rows. */
+static void test_many_blocks(void)
+{
+    struct snapshot s, t;
+    struct sink_memory m;
+    unsigned wrong = 0, records = 0;
+    snapshot_init(&s);
+    for (unsigned i = 0; i < 10000; i++) {
+        char name[32];
+        struct snapshot_block *b = snapshot_add_block(&s);
+        snprintf(name, sizeof name, "m.T%u", i < 5000 ? i : i % 7);
+        *b = (struct snapshot_block){.address = i * 16u, .size = i, .kind = "object"};
+        b->type = i % 11 ? snapshot_str(&s, name) : NULL;
+    }
+    write_memory(&s, &m);
+    for (char *p = m.bytes; (p = memmem(p, (size_t)(m.bytes + m.n - p), "\"blocks\"", 8)); p++)
+        records++;
+    ok(records == 3, "10,000 blocks make %u records", records);
+    if (ok(json_load_bytes(m.bytes, m.n, "x", 0, &t, &err) == 0, "they are read")) {
+        for (unsigned i = 0; i < 10000 && t.n_blocks == 10000; i++) {
+            const struct snapshot_block *a = &s.blocks[i], *b = &t.blocks[i];
+            wrong += a->address != b->address || a->size != b->size || !a->type != !b->type ||
+                     (a->type && strcmp(a->type, b->type) != 0);
+        }
+        ok(t.n_blocks == 10000 && wrong == 0, "and are what they were");
+        snapshot_release(&t);
+    }
+    sink_memory_release(&m);
+    snapshot_release(&s);
+}
+
 static void test_growth(void)
 {
     struct snapshot s;
@@ -313,11 +421,11 @@ static void test_bombs(void)
 
 static void test_views(void)
 {
-    static const char *const views[] = {"summary", "sizes", "arenas", "malloc", "maps"};
+    static const char *const views[] = {"summary", "types", "sizes", "arenas", "malloc", "maps"};
     struct snapshot s;
     struct sink_memory m;
     sample(&s);
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < 6; i++) {
         sink_memory_init(&m);
         ok(json_has_view(views[i]) && json_write_view(&s, views[i], &m.sink, &err) == 0 &&
                m.bytes[m.n - 1] == '\n' && memchr(m.bytes, '\n', m.n) == m.bytes + m.n - 1,
@@ -379,6 +487,9 @@ int main(void)
     test_hostile_values();
     test_refused_files();
     test_refused_records();
+    test_refused_types();
+    test_long_blocks();
+    test_many_blocks();
     test_growth();
     test_truncation(false);
     test_truncation(true);

@@ -45,8 +45,11 @@ static void sample_totals(struct snapshot *s)
     p->heaps = 1;
     for (unsigned i = 0; i < SIZE_CLASSES; i++)
         p->classes[i].size = 16 * (i + 1);
-    p->classes[1] = (struct snapshot_size_class){32, 7, 100, 11};
-    p->classes[31] = (struct snapshot_size_class){512, 1, 2, 3};
+    p->classes[1] =
+        (struct snapshot_size_class){.size = 32, .pools = 7, .blocks_used = 100, .blocks_free = 11};
+    p->classes[31] = (struct snapshot_size_class){
+        .size = 512, .pools = 1, .blocks_used = 2, .blocks_free = 3, .top_type = "bytes"};
+    p->classes[31].top_count = 1;
     s->malloc = (struct snapshot_malloc){.present = true, .arenas = 2, .system_bytes = 1 << 20};
     s->malloc.used_bytes = 4096;
     s->malloc.mallinfo2.keepcost = 42;
@@ -68,6 +71,8 @@ static void sample_arenas(struct snapshot *s)
         a->bytes_used = i == 0 ? 100000 : i == 1 ? 600000 : 1000000;
         a->pools_total = 64;
         a->heap = i;
+        a->top_type = i ? "list" : NULL;
+        a->top_bytes = i * 1000u;
     }
     for (unsigned i = 0; i < 2; i++) {
         struct snapshot_malloc_arena *a = snapshot_add_malloc_arena(s);
@@ -100,6 +105,43 @@ static void sample_mappings(struct snapshot *s)
     *n = (struct snapshot_note){0, "swap", "some is in swap\n", 0};
 }
 
+static void sample_types(struct snapshot *s)
+{
+    static const char *const names[] = {"dict", "app.models.Session", "app.\xff\x1b.T"};
+    for (unsigned i = 0; i < 3; i++) {
+        struct snapshot_type *t = snapshot_add_type(s);
+        *t = (struct snapshot_type){.name = names[i], .module = i ? "app" : "builtins"};
+        t->address = 0x955e00 + i * 0x200u;
+        t->count = 10 - i;
+        t->bytes = 640;
+        t->size_bytes = 600;
+        t->buffers = 3;
+        t->buffer_bytes = 1000 - 300 * i;
+        t->inferred = i;
+        t->inferred_bytes = 64 * i;
+        t->dead = 1;
+        t->dead_bytes = 64;
+    }
+    s->objects = (struct snapshot_objects){.present = true, .objects = 27, .object_bytes = 1920};
+    s->objects.malloc_unowned_bytes = s->objects.unowned_bytes = 77;
+    s->gc = (struct snapshot_gc){.present = true, .enabled = true, .lists = true, .generations = 3};
+    for (unsigned i = 0; i < GC_GENERATIONS; i++) {
+        s->gc.threshold[i] = 700 - 345 * i;
+        s->gc.count[i] = i;
+        s->gc.tracked[i] = 1000 * i;
+    }
+    s->gc.frozen = 5;
+    s->gc.garbage = 6;
+    for (unsigned i = 0; i < 6; i++) {
+        static const char *const kinds[] = {"object", "buffer", "unowned"};
+        struct snapshot_block *b = snapshot_add_block(s);
+        *b = (struct snapshot_block){.address = 0x7f31c0000030 + i * 48u, .size = 48};
+        b->kind = kinds[i % 3];
+        b->type = i % 3 == 2 ? NULL : names[i / 3];
+        b->owner = i % 3 == 1 ? b->address - 48 : 0;
+    }
+}
+
 static void sample(struct snapshot *s)
 {
     snapshot_init(s);
@@ -107,6 +149,7 @@ static void sample(struct snapshot *s)
     sample_totals(s);
     sample_arenas(s);
     sample_mappings(s);
+    sample_types(s);
 }
 
 #endif

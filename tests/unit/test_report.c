@@ -35,7 +35,9 @@ static void put_head(struct snapshot *s)
 
 static void put_pymalloc(struct snapshot *s)
 {
-    static const struct snapshot_size_class some[] = {{32, 7, 3000, 567}, {48, 2, 600, 80}};
+    static const struct snapshot_size_class some[] = {
+        {.size = 32, .pools = 7, .blocks_used = 3000, .blocks_free = 567},
+        {.size = 48, .pools = 2, .blocks_used = 600, .blocks_free = 80}};
     struct snapshot_pymalloc *p = &s->pymalloc;
     *p = (struct snapshot_pymalloc){.present = true, .arenas = 3, .arena_size = 1 << 20};
     p->pool_size = 16384;
@@ -46,7 +48,8 @@ static void put_pymalloc(struct snapshot *s)
         p->classes[i].size = 16 * (i + 1);
     p->classes[1] = some[0];
     p->classes[2] = some[1];
-    p->classes[31] = (struct snapshot_size_class){512, 1, 3, 28};
+    p->classes[31] =
+        (struct snapshot_size_class){.size = 512, .pools = 1, .blocks_used = 3, .blocks_free = 28};
     for (unsigned i = 0; i < SIZE_CLASSES; i++) {
         p->blocks_used += p->classes[i].blocks_used;
         p->blocks_free += p->classes[i].blocks_free;
@@ -147,6 +150,96 @@ static void whole(struct snapshot *s)
     put_notes(s);
 }
 
+/* What the walkers of objects add. */
+static void put_objects(struct snapshot *s)
+{
+    s->objects = (struct snapshot_objects){
+        .present = true,
+        .objects = 40000,
+        .object_bytes = 1200000,
+        .buffers = 9000,
+        .buffer_bytes = 1500000,
+        .inferred = 12,
+        .inferred_bytes = 3000,
+        .dead = 100,
+        .dead_bytes = 7000,
+        .runtime = 30,
+        .runtime_bytes = 90000,
+        .unowned = 2000,
+        .unowned_bytes = 700000,
+        .malloc_object_bytes = 100000,
+        .malloc_buffer_bytes = 1000000,
+        .malloc_inferred_bytes = 3000,
+        .malloc_runtime_bytes = 80000,
+        .malloc_unowned_bytes = 650000,
+    };
+    s->gc = (struct snapshot_gc){.present = true, .enabled = true, .lists = true, .generations = 3};
+    for (unsigned i = 0; i < GC_GENERATIONS; i++) {
+        s->gc.threshold[i] = i ? 10 : 700;
+        s->gc.count[i] = 5 * i + 3;
+        s->gc.tracked[i] = 1000 * i * i + 7;
+    }
+    s->gc.garbage = 2;
+}
+
+static void put_types(struct snapshot *s)
+{
+    static const struct {
+        const char *name, *module;
+        uint64_t count, bytes, buffers, buffer_bytes;
+    } types[] = {
+        {"dict", "builtins", 9000, 500000, 5000, 1000000},
+        {"app.models.Session", "app.models", 12000, 400000, 0, 0},
+        {"list", "builtins", 3000, 120000, 3000, 250000},
+        {"app.models.Session", "app.models", 1000, 100000, 1000, 250000},
+        {"app.cache.Entry", "app.cache", 7000, 30000, 0, 0},
+        {"application.App", "application", 1, 49000, 0, 0},
+        {"str", "builtins", 7999, 1000, 0, 0},
+    };
+    for (unsigned i = 0; i < sizeof types / sizeof *types; i++) {
+        struct snapshot_type *t = snapshot_add_type(s);
+        *t = (struct snapshot_type){.name = types[i].name, .module = types[i].module};
+        t->address = 0x955e00 + i * 0x200u;
+        t->count = types[i].count;
+        t->bytes = types[i].bytes;
+        t->buffers = types[i].buffers;
+        t->buffer_bytes = types[i].buffer_bytes;
+    }
+    s->pymalloc.classes[1].top_type = "app.models.Session";
+    s->pymalloc.classes[1].top_count = 1500;
+    s->pymalloc.classes[31].top_type = "dict";
+    s->pymalloc.classes[31].top_count = 3;
+    s->arenas[0].top_type = s->arenas[1].top_type = "app.cache.Entry";
+    s->arenas[0].top_bytes = 800000;
+    s->arenas[1].top_bytes = 30000;
+}
+
+static void put_blocks(struct snapshot *s)
+{
+    static const struct snapshot_block blocks[] = {
+        {.address = 0x7f31c0000030, .size = 48, .kind = "object", .type = "dict"},
+        {.address = 0x7f31c0000060, .size = 48, .kind = "object", .type = "dict"},
+        {.address = 0x7f31c0004000, .size = 512, .kind = "buffer", .type = "dict"},
+        {.address = 0x7f31c0008000, .size = 112, .kind = "unowned"},
+        {.address = 0x7f31d0008000, .size = 1024, .kind = "object", .type = "str"},
+        {.address = 0x7f31d0008800, .size = 1025, .kind = "object", .type = "str"},
+        {.address = 0x7f31d0009000, .size = 513, .kind = "inferred", .type = "m.T"},
+        {.address = 0x7f31d0010000, .size = 3000000, .kind = "buffer", .type = "list"},
+    };
+    for (unsigned i = 0; i < sizeof blocks / sizeof *blocks; i++) {
+        struct snapshot_block *b = snapshot_add_block(s);
+        *b = blocks[i];
+    }
+}
+
+static void typed(struct snapshot *s)
+{
+    whole(s);
+    put_objects(s);
+    put_types(s);
+    put_blocks(s);
+}
+
 /* ---- rendering ---- */
 
 static char text[TEXT_MAX];
@@ -215,6 +308,29 @@ static void test_golden(void)
     snapshot_release(&s);
 }
 
+static void test_golden_types(void)
+{
+    static const struct {
+        const char *view, *name;
+        struct report_options opt;
+    } views[] = {
+        {"summary", "typed_summary", {.target = "4711", .hint = true, .top = -1}},
+        {"summary", "typed_summary_exact", {.target = "x", .top = -1, .exact = true}},
+        {"types", "typed_types", {.target = "4711", .hint = true, .top = -1}},
+        {"types", "typed_types_exact", {.target = "x", .exact = true, .top = 2, .colour = true}},
+        {"types", "typed_modules", {.target = "x", .top = -1, .by = "module"}},
+        {"types", "typed_packages", {.target = "x", .top = 1, .by = "package"}},
+        {"types", "typed_by_size", {.target = "x", .top = -1, .by = "size", .sort = "name"}},
+        {"sizes", "typed_sizes", {.target = "4711", .hint = true, .top = -1}},
+        {"arenas", "typed_arenas", {.target = "4711", .hint = true, .top = -1}},
+    };
+    struct snapshot s;
+    typed(&s);
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        golden(&s, views[i].view, views[i].name, &views[i].opt);
+    snapshot_release(&s);
+}
+
 /* ---- rows ---- */
 
 /* The needles come in this order. */
@@ -269,6 +385,33 @@ static void test_order(void)
     check_order(&s, "maps", NULL, true, rmaps, 4);
     check_order(&s, "maps", "address", false, amaps, 4);
     check_order(&s, "maps", "size", false, maps, 2);
+    snapshot_release(&s);
+}
+
+static void test_order_types(void)
+{
+    static const char *const total[] = {"dict\n", "Session\n", "list\n",
+                                        "App\n",  "Entry\n",   "str\n"};
+    static const char *const rtotal[] = {"str\n",  "Entry\n",   "App\n",
+                                         "list\n", "Session\n", "dict\n"};
+    static const char *const count[] = {"Session\n", "dict\n", "str\n",
+                                        "Entry\n",   "list\n", "App\n"};
+    static const char *const bytes[] = {"Session\n", "dict\n",  "list\n",
+                                        "App\n",     "Entry\n", "str\n"};
+    static const char *const buffers[] = {"dict\n", "Session\n", "list\n", "Entry\n", "App\n"};
+    static const char *const name[] = {"Entry\n", "Session\n", "App\n",
+                                       "dict\n",  "list\n",    "str\n"};
+    static const char *const rname[] = {"str\n", "list\n",    "dict\n",
+                                        "App\n", "Session\n", "Entry\n"};
+    struct snapshot s;
+    typed(&s);
+    check_order(&s, "types", NULL, false, total, 6);
+    check_order(&s, "types", "total", true, rtotal, 6);
+    check_order(&s, "types", "count", false, count, 6);
+    check_order(&s, "types", "bytes", false, bytes, 6);
+    check_order(&s, "types", "buffers", false, buffers, 5);
+    check_order(&s, "types", "name", false, name, 6);
+    check_order(&s, "types", "name", true, rname, 6);
     snapshot_release(&s);
 }
 
@@ -335,7 +478,9 @@ static void test_hostile(void)
         "a\x1b[31m\x07\r\n\x7f\xff\xc2\x9b\x9b\xe2\x82 \xc3\xa9\xc3\x9f\xe2\x82\xac";
     struct snapshot s;
     unsigned bad = 0;
-    whole(&s);
+    typed(&s);
+    s.types[0].name = s.types[1].module = nasty;
+    s.pymalloc.classes[1].top_type = s.arenas[1].top_type = nasty;
     s.source.comm = s.host = s.taken_at = nasty;
     s.python.version = s.python.allocator = s.python.state = nasty;
     s.libc.name = s.libc.version = s.libc.allocator = nasty;
@@ -382,6 +527,12 @@ static void test_empty(void)
         for (unsigned i = 0; i < 3; i++)
             bad += render(&s, v->name, &options[i]) != 0;
     ok(added && bad == 0, "records without figures and names");
+    s.objects.present = s.gc.present = true;
+    added = snapshot_add_type(&s) && snapshot_add_block(&s);
+    for (const struct report_view *v = report_text_views; v->name; v++)
+        for (unsigned i = 0; i < 3; i++)
+            bad += render(&s, v->name, &options[i]) != 0 || strstr(text, "nan");
+    ok(added && bad == 0, "objects without figures, types without names");
     snapshot_release(&s);
 }
 
@@ -400,14 +551,25 @@ static void test_huge(void)
     for (unsigned k = 0; k < 3; k++) {
         struct snapshot s;
         uint64_t v = values[k];
-        whole(&s);
+        typed(&s);
         blow_up(&s.memory, sizeof s.memory / 8, v);
         blow_up(&s.pymalloc.arenas,
                 (sizeof s.pymalloc - offsetof(struct snapshot_pymalloc, arenas)) / 8, v);
         blow_up(&s.malloc.arenas, (sizeof s.malloc - offsetof(struct snapshot_malloc, arenas)) / 8,
                 v);
-        for (size_t i = 0; i < s.n_arenas; i++)
+        for (int i = 0; i < SIZE_CLASSES; i++) /* no figure, but between them */
+            s.pymalloc.classes[i].top_type = "T";
+        for (size_t i = 0; i < s.n_arenas; i++) {
             blow_up(&s.arenas[i], offsetof(struct snapshot_arena, heap) / 8, v);
+            s.arenas[i].top_bytes = v;
+        }
+        for (size_t i = 0; i < s.n_types; i++)
+            blow_up(&s.types[i].address,
+                    (sizeof s.types[i] - offsetof(struct snapshot_type, address)) / 8, v);
+        blow_up(&s.objects.objects,
+                (sizeof s.objects - offsetof(struct snapshot_objects, objects)) / 8, v);
+        blow_up(&s.gc.generations, (sizeof s.gc - offsetof(struct snapshot_gc, generations)) / 8,
+                v);
         for (size_t i = 0; i < s.n_mappings; i++) {
             blow_up(&s.mappings[i], 5, v);
             blow_up(&s.mappings[i].tally, sizeof s.mappings[i].tally / 8, v);
@@ -476,7 +638,9 @@ static void test_full(void)
 int main(void)
 {
     test_golden();
+    test_golden_types();
     test_order();
+    test_order_types();
     test_top();
     test_hostile();
     test_empty();

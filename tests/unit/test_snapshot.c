@@ -49,15 +49,20 @@ static void test_records(void)
         m->tally.bytes[CAT_UNKNOWN] = 1;
         wrong +=
             !snapshot_add_arena(&s) || !snapshot_add_malloc_arena(&s) || !snapshot_add_note(&s);
+        struct snapshot_type *t = snapshot_add_type(&s);
+        struct snapshot_block *b = snapshot_add_block(&s);
+        wrong += !t || t->name || t->count || t->dead_bytes || !b || b->address || b->type;
+        t->dead_bytes = b->address = 1;
     }
     ok(wrong == 0, "records come zeroed");
     ok(s.n_mappings == 1000 && s.n_arenas == 1000 && s.n_malloc_arenas == 1000 && s.n_notes == 1000,
        "and are counted");
+    ok(s.n_types == 1000 && s.n_blocks == 1000, "types and blocks, too");
     for (unsigned i = 0; i < 1000; i++)
         wrong += s.mappings[i].address != i;
     ok(wrong == 0, "in order");
     snapshot_release(&s);
-    ok(!s.mappings && !s.n_notes, "released");
+    ok(!s.mappings && !s.n_notes && !s.types && !s.n_blocks, "released");
     snapshot_release(&s);
     ok(true, "a second release does nothing");
 }
