@@ -35,7 +35,7 @@ room = $(BUILD)/lib$(1).a
 ROOMS := $(call room,target) $(call room,walker) $(call room,cpython) $(call room,glibc) \
          $(call room,walkcore) $(call room,formats) $(call room,base)
 WALKCORE_SRC := walker/mem.c walker/mem_image.c walker/mem_cache.c walker/vma.c walker/note.c \
-                walker/blockmap.c walker/settle.c
+                walker/blockmap.c walker/settle.c walker/blocks.c
 WALK_SRC := $(filter-out $(WALKCORE_SRC),$(WALKER_SRC))
 
 all: $(BUILD)/heapcensus $(BUILD)/layoutgen
@@ -134,7 +134,7 @@ uninstall:
 	cd docs/man && for m in *.5; do rm -f $(DESTDIR)$(mandir)/man5/$$m; done
 
 clean:
-	rm -rf $(BUILD)/stripped $(BUILD)/matrix.* $(BUILD)/cores $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
+	rm -rf $(BUILD)/stripped $(BUILD)/matrix.* $(BUILD)/types.* $(BUILD)/cores $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
 	    $(BUILD)/heapcensus $(BUILD)/layoutgen
 
 help:

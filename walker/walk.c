@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "formats/base/num.h"
+#include "walker/blocks.h"
+#include "walker/cpython/objects.h"
 
 static void fill_python(const struct walk_input *in, const struct cpython *py,
                         struct snapshot *snap)
@@ -92,8 +94,13 @@ static void name_malloc(struct walk_input *in, struct snapshot *snap, struct not
                     in->interposer);
 }
 
-static int walk_malloc(struct walk_input *in, struct blockmap *map, struct snapshot *snap,
-                       struct notes *notes, struct err *err)
+static int add_chunk(void *ctx, uint64_t addr, uint64_t usable)
+{
+    return blocks_add_chunk(ctx, addr, usable, NULL);
+}
+
+static int walk_malloc(struct walk_input *in, struct blockmap *map, struct blocks *blocks,
+                       struct snapshot *snap, struct notes *notes, struct err *err)
 {
     struct err why = ERR_INIT;
     uint64_t *fs_bases = calloc(in->n_threads + 1, sizeof *fs_bases);
@@ -110,6 +117,8 @@ static int walk_malloc(struct walk_input *in, struct blockmap *map, struct snaps
         .libc_lost = in->libc_lost,
         .version_hint = in->libc_version,
         .fs_bases = fs_bases,
+        .used = blocks ? add_chunk : NULL,
+        .used_ctx = blocks,
     };
     for (size_t i = 0; i < in->n_threads; i++)
         if (in->threads[i].fs_base)
@@ -139,6 +148,23 @@ static int walk_python(const struct walk_input *in, struct cpython *py, struct b
     return 0;
 }
 
+/* malloc's chunks, and then every block in use of either heap. */
+static int walk_blocks(struct walk_input *in, struct cpython *py, struct blockmap *map,
+                       struct snapshot *snap, struct notes *notes, struct err *err)
+{
+    struct blocks blocks;
+    if (!in->types || !py->traits)
+        return walk_malloc(in, map, NULL, snap, notes, err);
+    blocks_init(&blocks);
+    int rc = walk_malloc(in, map, &blocks, snap, notes, err);
+    /* Any array says that owners are wanted; cpython_objects makes the right one. */
+    blocks.owners = in->blocks ? malloc(sizeof *blocks.owners) : NULL;
+    if (rc == 0)
+        rc = cpython_objects(&in->python, py, &blocks, snap, notes, err);
+    blocks_release(&blocks);
+    return rc;
+}
+
 static int walk_all(struct walk_input *in, struct cpython *py, struct blockmap *map,
                     struct snapshot *snap, struct notes *notes, struct err *err)
 {
@@ -147,8 +173,10 @@ static int walk_all(struct walk_input *in, struct cpython *py, struct blockmap *
         rc = stacks_claim(in, map, notes, err);
     if (rc == 0 && py->traits)
         rc = walk_python(in, py, map, snap, notes, err);
+    if (rc == 0 && py->traits && in->types)
+        gc_read(&in->python, py, snap, notes);
     if (rc == 0)
-        rc = walk_malloc(in, map, snap, notes, err);
+        rc = walk_blocks(in, py, map, snap, notes, err);
     if (rc == 0 && in->settle)
         rc = in->settle(in->settle_ctx, err);
     if (rc == 0)

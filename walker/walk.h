@@ -33,6 +33,8 @@ struct walk_input {
     const char *libc_version;    /* or NULL */
     const char *interposer;      /* the allocator that a module other than libc defines, or NULL;
                                     "musl" where that is the libc */
+    bool types;                  /* look at every block: types, owners, what is nobody's */
+    bool blocks;                 /* ... and keep the single blocks in the snapshot */
     /* Called, if not NULL, after the last read of mem and before rss and swap of the mappings are
      * used: whoever collects those at the same time has them ready when this returns 0. */
     int (*settle)(void *ctx, struct err *err);

@@ -141,6 +141,8 @@ static int walk(const uint8_t *head, struct snapshot *snap, struct err *err)
         return rc;
     struct walk_input in = img_input(&f, mem);
     in.partial = partial;
+    in.types = head[6] & 0x10;
+    in.blocks = head[6] & 0x08;
     if (head[6] & 0x20)
         f.module.hexversion = f.l->hexversion;
     rc = walk_run(&in, snap, err);

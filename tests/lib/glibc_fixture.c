@@ -333,6 +333,26 @@ static void on_chunk(void *ctx, uint64_t chunk, uint64_t size, enum glibc_state 
     r->chunk_bytes += size;
 }
 
+struct listener {
+    const struct fixture *f;
+    struct fixture_result *r;
+    uint64_t calls;
+};
+
+static int on_used(void *ctx, uint64_t addr, uint64_t usable)
+{
+    struct listener *l = ctx;
+    l->calls++;
+    if (l->f->used_fail_at && l->calls >= l->f->used_fail_at) {
+        l->r->used_fails += l->calls > l->f->used_fail_at;
+        return ERR_NOMEM;
+    }
+    l->r->used += usable ? 1 : (uint64_t)-1;
+    l->r->taken_back += usable == 0;
+    l->r->used_addrs += usable ? addr : -addr;
+    return 0;
+}
+
 static enum category fallback(void *ctx, const struct vma *v, uint64_t lo, uint64_t hi)
 {
     (void)ctx, (void)v, (void)lo, (void)hi;
@@ -375,6 +395,7 @@ static void fixture_run(struct fixture *f, struct mem *mem, const struct residen
         r->mapped += f->vmas[i].end - f->vmas[i].start;
         r->present += f->vmas[i].rss;
     }
+    struct listener listener = {f, r, 0};
     struct glibc_input in = {.mem = mem,
                              .vmas = &list,
                              .res = res,
@@ -384,6 +405,8 @@ static void fixture_run(struct fixture *f, struct mem *mem, const struct residen
                              .n_threads = f->no_threads ? 0 : 2,
                              .chunk = on_chunk,
                              .chunk_ctx = r,
+                             .used = on_used,
+                             .used_ctx = &listener,
                              .layout_name = &r->layout};
     if (f->claimed_start < f->claimed_end &&
         blockmap_claim_one(&map, f->claimed_start, f->claimed_end, CAT_PYTHON_BLOCKS_USED, 1,

@@ -33,6 +33,7 @@ struct fixture {
     /* Called with fail_at just before the walk and with 0 right after; may be NULL. */
     void (*before_walk)(unsigned long fail_at);
     unsigned long fail_at;
+    uint64_t used_fail_at; /* the call of glibc_input.used that fails; 0: none */
     uint8_t bytes[FIXTURE_BYTES];
 };
 
@@ -43,6 +44,9 @@ struct fixture_result {
     struct snapshot snap; /* release it with snapshot_release */
     uint64_t mapped, present;
     uint64_t chunks, chunk_bytes; /* as told to glibc_chunk_fn, less corrections */
+    /* As told to glibc_input.used, less what was taken back: user addresses' sum, usable bytes. */
+    uint64_t used, used_addrs, taken_back;
+    uint64_t used_fails; /* calls that came after the failing one */
 };
 
 void fixture_build(struct fixture *f, const struct glibc_layout *l);

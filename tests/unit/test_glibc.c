@@ -48,6 +48,16 @@ static void check_malloc(const char *name, const struct snapshot_malloc *m,
     ok(memcmp(&m->mallinfo2, &want->mallinfo2, sizeof m->mallinfo2) == 0, "%s: mallinfo2", name);
 }
 
+static uint64_t in_use(const struct fixture_result *r)
+{
+    return r->snap.malloc.used_chunks + r->snap.malloc.mmapped_chunks;
+}
+
+static uint64_t fast_chunks(const struct fixture_result *r)
+{
+    return r->snap.malloc.mallinfo2.smblks;
+}
+
 static void test_whole(const struct glibc_layout *l)
 {
     struct fixture_result r;
@@ -64,8 +74,48 @@ static void test_whole(const struct glibc_layout *l)
     same(l->name, "ledger top", bytes[CAT_MALLOC_TOP], whole.want.top_bytes);
     same(l->name, "ledger mmapped", bytes[CAT_MALLOC_MMAPPED], whole.want.mmapped_bytes);
     same(l->name, "notes", r.snap.n_notes, 0);
+    same(l->name, "told as in use", r.used, in_use(&r));
+    same(l->name, "taken back", r.taken_back, 0);
     print_notes(&r);
     snapshot_release(&r.snap);
+}
+
+/* The same chunks, whether their caches were known from the start or not. */
+static void test_told(const struct glibc_layout *l)
+{
+    struct fixture_result with, without;
+    broken = whole;
+    fixture_walk(&broken, &with);
+    broken.no_threads = true;
+    fixture_walk(&broken, &without);
+    ok(without.taken_back == whole.want.cached_chunks - fast_chunks(&without) + 2 &&
+           without.used == with.used && without.used_addrs == with.used_addrs,
+       "%s: chunks of orphaned caches are taken back (%llu)", l->name,
+       (unsigned long long)without.taken_back);
+    snapshot_release(&with.snap);
+    snapshot_release(&without.snap);
+}
+
+/* Whoever listens fails, in every kind of place. */
+static void test_listener_fails(const struct glibc_layout *l)
+{
+    uint64_t i = 1, odd = 0;
+    broken = whole;
+    broken.no_threads = true;
+    for (;; i++) {
+        struct fixture_result r;
+        broken.used_fail_at = i;
+        fixture_walk(&broken, &r);
+        bool met = r.rc == ERR_NOMEM;
+        /* The inner loop may hand the same chunk on to the slow path before that looks. */
+        if (!fixture_sums(&r) || (met && r.used_fails > 1) || (!met && r.rc != 0))
+            odd++;
+        snapshot_release(&r.snap);
+        if (!met)
+            break;
+    }
+    ok(odd == 0 && i > whole.want.used_chunks + whole.want.mmapped_chunks,
+       "%s: a listener that fails ends the walk (%llu places)", l->name, (unsigned long long)i);
 }
 
 /* Without threads' registers the caches are found by their content. */
@@ -190,7 +240,7 @@ static double seconds(void)
 
 static void test_flips(const struct glibc_layout *l, unsigned phase)
 {
-    size_t bad = 0, runs = 0;
+    size_t bad = 0, runs = 0, uncounted = 0;
     double worst = 0;
     broken = whole;
     for (size_t i = 0; i < whole.n_words; i++, runs++) {
@@ -201,6 +251,7 @@ static void test_flips(const struct glibc_layout *l, unsigned phase)
         fixture_walk(&broken, &r);
         double took = seconds() - start;
         worst = took > worst ? took : worst;
+        uncounted += r.rc == 0 && r.used != in_use(&r);
         if (!fixture_sums(&r) || (r.rc < 0 && r.rc != ERR_NOT_FOUND)) {
             bad++;
             diag("word 0x%llx how %u rc %d", (unsigned long long)addr, (unsigned)i * 5 + phase,
@@ -210,6 +261,7 @@ static void test_flips(const struct glibc_layout *l, unsigned phase)
         fixture_put(&broken, addr, value);
     }
     ok(bad == 0, "%s: %zu flipped words, sums hold", l->name, runs);
+    ok(uncounted == 0, "%s: chunks told are chunks counted (%zu not)", l->name, uncounted);
     ok(worst < 2, "%s: the slowest took %.0f ms", l->name, worst * 1e3);
 }
 
@@ -234,6 +286,8 @@ int main(void)
         fixture_build(&whole, l);
         test_whole(l);
         test_orphans(l);
+        test_told(l);
+        test_listener_fails(l);
         test_absent(l);
         test_claimed(l);
         test_overrun(l);

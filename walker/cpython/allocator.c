@@ -17,26 +17,28 @@ bool debug_block(const uint8_t *p)
            memcmp(p + DEBUG_ID + 1, fd, sizeof fd) == 0;
 }
 
-/* Most of the first blocks of some used pools carry the hooks' header. A first block may be free,
- * but freeing leaves all but its first word, and the header's second word is the mark. */
-static bool blocks_have_marks(const struct cpython_input *in, const struct cpython *py,
-                              const struct snapshot *snap)
+/* What the hooks leave of a freed block: all bytes, but pymalloc's link in the first word. */
+static bool debug_dead(const uint8_t *p)
+{
+    static const uint8_t dd[8] = {0xdd, 0xdd, 0xdd, 0xdd, 0xdd, 0xdd, 0xdd, 0xdd};
+    return memcmp(p + DEBUG_ID, dd, sizeof dd) == 0;
+}
+
+/* Most of the first blocks of some used pools carry the hooks' header, or what freeing makes of it.
+ */
+static bool blocks_have_marks(const struct cpython_input *in, const struct cpython *py)
 {
     unsigned seen = 0, marked = 0;
-    for (size_t i = 0; i < snap->n_arenas && seen < SAMPLE_POOLS; i++) {
-        uint64_t pool_size = py->traits->pool_size;
-        uint64_t pool = round_up(snap->arenas[i].address, pool_size);
-        for (uint64_t k = 0; k < snap->arenas[i].pools_total && seen < SAMPLE_POOLS; k++) {
-            uint8_t bytes[POOL_HEADER_BYTES + 16];
-            struct pool_header h;
-            if (mem_read_some(in->mem, pool + k * pool_size, bytes, sizeof bytes) < sizeof bytes)
-                continue;
-            pool_header_load(&py->layout, bytes, &h);
-            if (!pool_plausible(py, pool + k * pool_size, &h, false) || h.szidx == 0)
-                continue;
-            seen++;
-            marked += debug_block(bytes + POOL_HEADER_BYTES);
-        }
+    for (size_t i = 0; i < py->n_pools && seen < SAMPLE_POOLS; i++) {
+        uint8_t bytes[POOL_HEADER_BYTES + 16];
+        struct pool_header h;
+        if (mem_read_some(in->mem, py->pools[i], bytes, sizeof bytes) < sizeof bytes)
+            continue;
+        pool_header_load(&py->layout, bytes, &h);
+        if (!pool_plausible(py, py->pools[i], &h, false) || h.szidx == 0)
+            continue;
+        seen++;
+        marked += debug_block(bytes + POOL_HEADER_BYTES) || debug_dead(bytes + POOL_HEADER_BYTES);
     }
     return seen && marked * 2 > seen;
 }
@@ -70,16 +72,15 @@ static bool hooks_in_data(const struct cpython_input *in, const struct cpython_m
     return false;
 }
 
-static bool debug_hooks(const struct cpython_input *in, const struct cpython *py,
-                        const struct snapshot *snap)
+bool cpython_debug_hooks(const struct cpython_input *in, const struct cpython *py)
 {
     uint64_t v = 0;
     if (py->runtime && layout_has(&py->layout, LF_rt_alloc_is_debug_enabled) &&
         layout_u64(&py->layout, in->mem, py->runtime, LF_rt_alloc_is_debug_enabled, &v, NULL) == 0)
         return v != 0;
-    if (snap->pymalloc.blocks_used)
+    if (py->n_pools)
         return py->sampled_pools ? py->marked_pools * 2 > py->sampled_pools
-                                 : blocks_have_marks(in, py, snap);
+                                 : blocks_have_marks(in, py);
     return hooks_in_data(in, py->module);
 }
 
@@ -95,7 +96,7 @@ static bool pymalloc_known(const struct cpython *py)
 const char *cpython_allocator(const struct cpython_input *in, const struct cpython *py,
                               const struct snapshot *snap)
 {
-    bool debug = debug_hooks(in, py, snap);
+    bool debug = cpython_debug_hooks(in, py);
     if (snap->pymalloc.blocks_used)
         return debug ? "pymalloc_debug" : "pymalloc";
     if (py->free_threaded)

@@ -80,6 +80,12 @@ struct cpython {
     struct cpython_heap *heaps;
     size_t n_heaps, cap_heaps;
     size_t lost_heaps; /* interpreters that point to a state that is none */
+    /* What cpython_walk counted, for cpython_blocks: pools in use, sorted, or mimalloc's segments.
+     */
+    uint64_t *pools;
+    size_t n_pools, cap_pools;
+    struct cpython_range *segments;
+    size_t n_segments, cap_segments;
 };
 
 /* Find the interpreter, its version, flavour and layout, and prove the layout on the target.
@@ -125,6 +131,9 @@ int cpython_arena_list(const struct cpython_input *in, const struct cpython *py,
  * counts more than what a setting says. */
 const char *cpython_allocator(const struct cpython_input *in, const struct cpython *py,
                               const struct snapshot *snap);
+/* The debug hooks (PYTHONMALLOC=debug, debug builds) are on: blocks start with 16 bytes of theirs.
+ * After cpython_walk. */
+bool cpython_debug_hooks(const struct cpython_input *in, const struct cpython *py);
 /* tracemalloc is tracing. */
 bool cpython_tracing(const struct cpython_input *in, const struct cpython *py);
 
@@ -183,6 +192,12 @@ bool pool_certain(const struct cpython_input *in, const struct cpython *py, uint
 /* allocator.c: the first block's first 16 bytes carry the debug hooks' header. */
 bool debug_block(const uint8_t *p);
 
+/* pools.c: the pool's present pages into buf, zeros for the others; returns the bytes read. */
+size_t pool_read(const struct cpython_input *in, uint64_t pool, uint8_t *buf, uint64_t pool_size);
+/* One flag for each block that the pool ever handed out: not on its free list. Returns their
+ * number; a link that leads nowhere ends the list. The header must be plausible. */
+uint64_t pool_used_map(const uint8_t *bytes, uint64_t pool, uint64_t pool_size,
+                       const struct pool_header *h, uint8_t used[POOL_MAX_BLOCKS]);
 /* pools.c: split one pool, or count a run of free ones. */
 struct pool_sum {
     uint64_t used, free;                   /* blocks */
@@ -197,7 +212,11 @@ void pool_split(const struct cpython_input *in, const struct cpython *py, uint64
 /* framestack.c, mimalloc.c */
 int framestack_claim(const struct cpython_input *in, const struct cpython *py, struct blockmap *map,
                      struct notes *notes, struct err *err) MUST_CHECK;
-int mimalloc_claim(const struct cpython_input *in, const struct cpython *py, struct blockmap *map,
+int mimalloc_claim(const struct cpython_input *in, struct cpython *py, struct blockmap *map,
                    struct snapshot *snap, struct notes *notes, struct err *err) MUST_CHECK;
+struct blocks;
+/* A run for each page in use of py's segments. */
+int mimalloc_blocks(const struct cpython_input *in, const struct cpython *py, struct blocks *b,
+                    struct err *err) MUST_CHECK;
 
 #endif

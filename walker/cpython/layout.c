@@ -65,7 +65,20 @@ static bool slot_is_number(const struct layout_slot *slot)
 static uint64_t slot_load(const struct layout_slot *slot, const uint8_t *bytes)
 {
     uint64_t v = 0;
-    memcpy(&v, bytes, slot->width);
+    /* A constant width each: a call of memcpy would cost more than all the rest. */
+    switch (slot->width) {
+    case 8:
+        v = load_u64(bytes);
+        break;
+    case 4:
+        v = load_u32(bytes);
+        break;
+    case 2:
+        v = load_u16(bytes);
+        break;
+    default:
+        v = bytes[0];
+    }
     if (slot->bits && slot->shift < 64) {
         v >>= slot->shift;
         if (slot->bits < 64)
@@ -119,6 +132,17 @@ uint64_t layout_load(const struct layout *l, const uint8_t *window, enum layout_
 {
     assert(layout_has(l, field) && slot_is_number(&l->slots[field]));
     return slot_load(&l->slots[field], window + l->slots[field].offset);
+}
+
+bool layout_is_number(const struct layout *l, enum layout_field field)
+{
+    return layout_has(l, field) && slot_is_number(&l->slots[field]);
+}
+
+uint64_t layout_load_at(const struct layout *l, const uint8_t *bytes, enum layout_field field)
+{
+    assert(layout_has(l, field) && slot_is_number(&l->slots[field]));
+    return slot_load(&l->slots[field], bytes);
 }
 
 int64_t layout_load_signed(const struct layout *l, const uint8_t *window, enum layout_field field)

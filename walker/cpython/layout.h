@@ -89,6 +89,10 @@ int layout_i64(const struct layout *l, struct mem *mem, uint64_t base, enum layo
 /* The same from a copy: `window` holds the structure's bytes from its start. The caller has checked
  * layout_has and that the window reaches over the field (layout_end). */
 uint64_t layout_load(const struct layout *l, const uint8_t *window, enum layout_field field);
+/* The field is there and an integer or a pointer of 1, 2, 4 or 8 bytes. */
+bool layout_is_number(const struct layout *l, enum layout_field field);
+/* ... when `bytes` are those of the field itself, not of its structure. */
+uint64_t layout_load_at(const struct layout *l, const uint8_t *bytes, enum layout_field field);
 int64_t layout_load_signed(const struct layout *l, const uint8_t *window, enum layout_field field);
 /* The first byte behind the field's first element: how long a window must be; 0 when absent. */
 uint64_t layout_end(const struct layout *l, enum layout_field field);

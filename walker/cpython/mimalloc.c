@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "formats/base/num.h"
+#include "formats/base/vec.h"
 #include "walker/cpython/cpython.h"
 
-enum { MAX_INFO_SLICES = 15, SLICES = 512 };
+enum { MAX_INFO_SLICES = 15, SLICES = 512, SLICE_BYTES = 64 << 10, KIND_HUGE = 1 };
 static const uint64_t SEGMENT_BYTES = 32u << 20;
 
 struct segment {
@@ -70,18 +71,50 @@ static uint64_t vote_secret(const struct cpython_input *in, const struct layout 
     return best;
 }
 
-static int claim_segment(const struct cpython_input *in, const struct layout *l, uint64_t at,
-                         const struct segment *s, struct blockmap *map, struct err *err)
+/* Where a segment ends: that of one huge block is as long as it needs. */
+static uint64_t segment_end(const struct cpython_input *in, const struct layout *l, uint64_t at)
 {
-    /* What of the segment is not committed yet has no access or is no mapping at all. */
-    uint64_t end = min_u64(at + SEGMENT_BYTES, vma_heapish_end(in->vmas, at));
-    if (blockmap_overlaps(map, at, end))
-        return 0;
-    return blockmap_claim_one(map, at, end, CAT_PYTHON_MIMALLOC, used_blocks(in, l, at, s),
-                              "mimalloc segment", err);
+    uint64_t kind, slices, bytes;
+    if (!layout_has(l, LF_mi_segment_kind) || !layout_has(l, LF_mi_segment_segment_slices) ||
+        layout_u64(l, in->mem, at, LF_mi_segment_kind, &kind, NULL) < 0 || kind != KIND_HUGE ||
+        layout_u64(l, in->mem, at, LF_mi_segment_segment_slices, &slices, NULL) < 0 ||
+        mul_overflows(slices, SLICE_BYTES, &bytes) || bytes <= SEGMENT_BYTES)
+        return at + SEGMENT_BYTES;
+    uint64_t there = vma_heapish_end(in->vmas, at) - at;
+    return at + max_u64(min_u64(bytes, there), SEGMENT_BYTES);
 }
 
-int mimalloc_claim(const struct cpython_input *in, const struct cpython *py, struct blockmap *map,
+/* Claim what of the segment can be accessed. What is not committed yet, and in debug builds what is
+ * not any more, has no access: there are pages in use behind it. */
+static int claim_pieces(const struct cpython_input *in, struct cpython_range seg, size_t vma,
+                        uint64_t used, struct blockmap *map, struct err *err)
+{
+    int rc = 0;
+    for (size_t i = vma; i < in->vmas->n && in->vmas->items[i].start < seg.end && rc == 0; i++) {
+        const struct vma *v = &in->vmas->items[i];
+        uint64_t lo = max_u64(v->start, seg.start), hi = min_u64(v->end, seg.end);
+        if (!vma_is_heapish(v) || blockmap_overlaps(map, lo, hi))
+            continue;
+        rc = blockmap_claim_one(map, lo, hi, CAT_PYTHON_MIMALLOC, used, "mimalloc segment", err);
+        used = 0; /* counted once */
+    }
+    return rc;
+}
+
+/* The segment at `at`, which lies in mapping `vma`. */
+static int claim_segment(const struct cpython_input *in, struct cpython *py, uint64_t at,
+                         size_t vma, const struct segment *s, struct blockmap *map, struct err *err)
+{
+    struct cpython_range seg = {at, segment_end(in, &py->layout, at)};
+    if (blockmap_overlaps(map, at, min_u64(seg.end, in->vmas->items[vma].end)))
+        return 0;
+    if (vec_reserve(&py->segments, &py->cap_segments, py->n_segments + 1, sizeof seg) < 0)
+        return err_set(err, ERR_NOMEM, "no memory for %zu segments", py->n_segments + 1);
+    py->segments[py->n_segments++] = seg;
+    return claim_pieces(in, seg, vma, used_blocks(in, &py->layout, at, s), map, err);
+}
+
+int mimalloc_claim(const struct cpython_input *in, struct cpython *py, struct blockmap *map,
                    struct snapshot *snap, struct notes *notes, struct err *err)
 {
     const struct layout *l = &py->layout;
@@ -99,7 +132,7 @@ int mimalloc_claim(const struct cpython_input *in, const struct cpython *py, str
             struct segment s;
             if (!read_segment(in, l, at, &s) || s.secret != secret)
                 continue;
-            int rc = claim_segment(in, l, at, &s, map, err);
+            int rc = claim_segment(in, py, at, i, &s, map, err);
             if (rc < 0)
                 return rc;
         }

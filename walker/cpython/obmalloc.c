@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include "formats/base/num.h"
+#include "formats/base/vec.h"
 #include "walker/cpython/cpython.h"
 
 static const char ARENA_NAME[] = "pymalloc arena";
 
 struct arena_walk {
     const struct cpython_input *in;
-    const struct cpython *py;
+    struct cpython *py;
     struct blockmap *map;
     struct snapshot *snap;
     struct notes *notes;
@@ -20,6 +21,7 @@ struct arena_walk {
     bool gaps;
     uint64_t unread, unread_bytes; /* pools whose header is missing */
     size_t sampled, marked;        /* pools found by headers: with the debug hooks' marks */
+    bool no_memory;
 };
 
 static bool read_pool(const struct arena_walk *w, uint64_t pool, struct pool_header *h)
@@ -45,6 +47,16 @@ static void note_pool(struct arena_walk *w, uint64_t pool, const struct pool_sum
         note_add(w->notes, "pymalloc.freelist", pool, w->py->traits->pool_size,
                  "the free list of a pool and its count of %" PRIu64 " used blocks disagree",
                  s->used);
+}
+
+/* ERR_NOMEM is kept for the end of the walk. */
+static void remember_pool(struct arena_walk *w, uint64_t pool)
+{
+    struct cpython *py = w->py;
+    if (w->no_memory || vec_reserve(&py->pools, &py->cap_pools, py->n_pools + 1, 8) < 0)
+        w->no_memory = true;
+    else
+        py->pools[py->n_pools++] = pool;
 }
 
 /* Count one carved pool into the class totals, the arena and the tally. */
@@ -83,6 +95,7 @@ static void add_pool(struct arena_walk *w, uint64_t pool, struct snapshot_arena 
     struct pool_sum s;
     pool_split(w->in, w->py, pool, &h, &s);
     note_pool(w, pool, &s);
+    remember_pool(w, pool);
     struct snapshot_size_class *c = &pm->classes[h.szidx];
     c->pools++;
     c->blocks_used += s.used;
@@ -305,6 +318,12 @@ static int walk_by_headers(struct arena_walk *w, struct err *err)
     return rc;
 }
 
+static int by_address(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
 static void sum_up(struct snapshot_pymalloc *pm)
 {
     for (uint64_t i = 0; i < SIZE_CLASSES; i++) {
@@ -342,9 +361,14 @@ int cpython_walk(const struct cpython_input *in, struct cpython *py, struct bloc
     struct arena_walk w = {.in = in, .py = py, .map = map, .snap = snap, .notes = notes};
     snap->pymalloc.pool_size = py->traits->pool_size;
     snap->pymalloc.arena_size = 0;
+    py->n_pools = py->n_segments = 0;
     int rc = walk_heaps(&w, err);
+    if (rc == 0 && w.no_memory)
+        rc = err_set(err, ERR_NOMEM, "no memory for %zu pools", py->n_pools + 1);
     if (rc < 0)
         return rc;
+    if (py->n_pools)
+        qsort(py->pools, py->n_pools, sizeof *py->pools, by_address);
     if (!snap->pymalloc.arena_size)
         snap->pymalloc.arena_size = py->traits->arena_size;
     sum_up(&snap->pymalloc);

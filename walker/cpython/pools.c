@@ -36,30 +36,32 @@ bool pool_plausible(const struct cpython *py, uint64_t pool, const struct pool_h
     return h->freeblock == 0 || (off < pool_size - POOL_HEADER_BYTES && off % size == 0);
 }
 
-/* Mark the free list's blocks in `is_free` (one flag a block). The link is the block's first word.
- * Returns the number found, at most `carved`; a link that leads nowhere ends the walk. */
-static uint64_t walk_freelist(const uint8_t *bytes, size_t got, uint64_t pool,
-                              const struct pool_header *h, uint64_t size, uint64_t carved,
-                              uint8_t *is_free)
+uint64_t pool_used_map(const uint8_t *bytes, uint64_t pool, uint64_t pool_size,
+                       const struct pool_header *h, uint8_t used[POOL_MAX_BLOCKS])
 {
-    uint64_t n = 0, block = h->freeblock;
-    while (block) {
-        uint64_t off = block - pool;
-        if (block < pool + POOL_HEADER_BYTES || off + 8 > got || (off - POOL_HEADER_BYTES) % size)
+    const uint64_t first = pool + POOL_HEADER_BYTES, size = (h->szidx + 1) * 16;
+    const uint64_t carved = min_u64(h->nextoffset, pool_size) - POOL_HEADER_BYTES;
+    const uint64_t n = carved / size;
+    memset(used, 1, n);
+    for (uint64_t block = h->freeblock; block;) {
+        uint64_t off = block - first; /* wraps for what lies in front */
+        if (off >= carved || off % size || !used[off / size])
             break;
-        uint64_t i = (off - POOL_HEADER_BYTES) / size;
-        if (i >= carved || is_free[i])
-            break;
-        is_free[i] = 1;
-        n++;
-        block = load_u64(bytes + off);
+        used[off / size] = 0;
+        block = load_u64(bytes + POOL_HEADER_BYTES + off); /* the link is the first word */
     }
     return n;
 }
 
-/* The pool's present pages into buf, zeros for the others; returns the bytes that were read. */
-static size_t read_pages(const struct cpython_input *in, uint64_t pool, uint8_t *buf,
-                         uint64_t pool_size)
+static uint64_t count_free(const uint8_t *used, uint64_t n)
+{
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < n; i++)
+        sum += !used[i];
+    return sum;
+}
+
+size_t pool_read(const struct cpython_input *in, uint64_t pool, uint8_t *buf, uint64_t pool_size)
 {
     size_t sum = 0;
     memset(buf, 0, pool_size);
@@ -70,13 +72,13 @@ static size_t read_pages(const struct cpython_input *in, uint64_t pool, uint8_t 
 
 /* Present bytes block by block: only for pools with absent pages (never touched, or swapped). */
 static void split_resident(const struct cpython_input *in, uint64_t pool, uint64_t size,
-                           uint64_t capacity, uint64_t carved, const uint8_t *is_free,
+                           uint64_t capacity, uint64_t carved, const uint8_t *used,
                            struct pool_sum *ret)
 {
     for (uint64_t i = 0; i < capacity; i++) {
         uint64_t at = pool + POOL_HEADER_BYTES + i * size;
         uint64_t resident = residency_bytes(in->res, at, at + size);
-        if (i < carved && !is_free[i])
+        if (i < carved && used[i])
             ret->used_resident += resident;
         else
             ret->free_resident += resident;
@@ -107,24 +109,23 @@ void pool_split(const struct cpython_input *in, const struct cpython *py, uint64
      * backend it is only read where the resident part hangs on it. */
     size_t len = 0;
     const uint8_t *bytes = in->mem->ops->direct ? in->mem->ops->direct(in->mem, pool, &len) : NULL;
-    uint8_t copy[16384], is_free[POOL_MAX_BLOCKS];
+    uint8_t copy[16384], used[POOL_MAX_BLOCKS];
     if (full && h->freeblock == 0) {
         check_freelist(h, carved, 0, ret);
     } else if (!full || (bytes && len >= pool_size)) {
         if (!bytes || len < pool_size) {
-            len = read_pages(in, pool, copy, pool_size);
+            len = pool_read(in, pool, copy, pool_size);
             bytes = copy;
         }
-        memset(is_free, 0, sizeof is_free);
-        uint64_t n = walk_freelist(bytes, pool_size, pool, h, size, carved, is_free);
+        pool_used_map(bytes, pool, pool_size, h, used);
         if (len >= pool_size)
-            check_freelist(h, carved, n, ret);
+            check_freelist(h, carved, count_free(used, carved), ret);
     }
     if (full) {
         ret->used_resident = ret->used_bytes;
         ret->free_resident = ret->free_bytes;
     } else {
-        split_resident(in, pool, size, capacity, carved, is_free, ret);
+        split_resident(in, pool, size, capacity, carved, used, ret);
     }
 }
 
@@ -134,12 +135,12 @@ enum verdict { WRONG, UNREAD, RIGHT };
 static enum verdict list_verdict(const struct cpython_input *in, const struct cpython *py,
                                  uint64_t pool, const struct pool_header *h)
 {
-    uint64_t pool_size = py->traits->pool_size, size = (h->szidx + 1) * 16;
-    uint64_t carved = (h->nextoffset - POOL_HEADER_BYTES) / size;
-    uint8_t bytes[16384], is_free[POOL_MAX_BLOCKS] = {0};
+    uint64_t pool_size = py->traits->pool_size;
+    uint8_t bytes[16384], used[POOL_MAX_BLOCKS];
     struct pool_sum sum;
-    size_t got = read_pages(in, pool, bytes, pool_size);
-    uint64_t n = walk_freelist(bytes, pool_size, pool, h, size, carved, is_free);
+    size_t got = pool_read(in, pool, bytes, pool_size);
+    uint64_t carved = pool_used_map(bytes, pool, pool_size, h, used);
+    uint64_t n = count_free(used, carved);
     check_freelist(h, carved, n, &sum);
     return n && !sum.freelist_bad ? RIGHT : got < pool_size ? UNREAD : WRONG;
 }

@@ -312,5 +312,7 @@ void cpython_release(struct cpython *py)
 {
     free(py->interpreters);
     free(py->heaps);
+    free(py->pools);
+    free(py->segments);
     memset(py, 0, sizeof *py);
 }

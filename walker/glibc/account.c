@@ -72,6 +72,12 @@ void account_span(struct account *a, uint64_t to, enum category cat, uint64_t co
     set_easy(a);
 }
 
+void account_fail(struct account *a, int rc)
+{
+    if (rc < 0 && a->rc == 0)
+        a->rc = err_set(a->err, (enum err_code)rc, "the chunks in use could not be kept");
+}
+
 int account_finish(struct account *a)
 {
     claim_piece(a, min_u64(a->at, a->hi));

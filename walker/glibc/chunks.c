@@ -37,6 +37,22 @@ bool chunk_header(struct walk *w, uint64_t chunk, uint64_t *prev_size, uint64_t 
     return true;
 }
 
+/* Of an mmapped chunk: up to 2.42 `size` covers the header's two words, from 2.43 on one of them is
+ * in the tail. */
+static uint64_t usable(const struct walk *w, uint64_t size, enum glibc_state state)
+{
+    return state == GLIBC_MMAPPED && !w->l->mmap_tail ? size - 16 : size - 8;
+}
+
+int chunk_tell(struct walk *w, uint64_t chunk, uint64_t size, enum glibc_state state)
+{
+    if (w->in->chunk)
+        w->in->chunk(w->in->chunk_ctx, chunk, size, state);
+    if (w->in->used && (state == GLIBC_USED || state == GLIBC_MMAPPED))
+        return w->in->used(w->in->used_ctx, chunk + CHUNK_HEADER, usable(w, size, state));
+    return 0;
+}
+
 static uint64_t next_mark(const struct cursor *c)
 {
     return c->mark < c->w->n_marks ? c->w->marks[c->mark].addr : UINT64_MAX;
@@ -52,14 +68,23 @@ static uint64_t plain_limit(const struct cursor *c)
     return c->p <= c->arena->top ? min_u64(limit, c->arena->top) : limit;
 }
 
+/* False: the walk is to end. Not inlined, so that the loop below has room for what it always needs.
+ */
+static __attribute__((noinline)) bool told(struct cursor *c, uint64_t p, uint64_t size,
+                                           uint64_t next)
+{
+    account_fail(c->acc,
+                 chunk_tell(c->w, p, size, next & CHUNK_PREV_INUSE ? GLIBC_USED : GLIBC_FREE));
+    return c->acc->rc == 0;
+}
+
 static void run_plain(struct cursor *c)
 {
     const struct mem_window *win = &c->w->seq;
     const uint64_t limit = plain_limit(c), start = win->start, bad = c->bad;
     const uint64_t tc_size = c->tc_size, tc_span = c->tc_span;
     const uint8_t *bytes = win->bytes;
-    glibc_chunk_fn fn = c->w->in->chunk;
-    void *ctx = c->w->in->chunk_ctx;
+    const bool tell = c->w->tell;
     struct sum used = {0, 0}, idle = {0, 0};
     uint64_t hash = 0, fd = 0, bk = 0, p = c->p, prev = c->prev, ahead = p - start;
     uint64_t word = load_u64(bytes + (p - start) + 8);
@@ -88,8 +113,8 @@ static void run_plain(struct cursor *c)
             fd += hash_addr(load_u64(bytes + (p - start) + 16));
             bk += hash_addr(load_u64(bytes + (p - start) + 24));
         }
-        if (fn)
-            fn(ctx, p, size, next & CHUNK_PREV_INUSE ? GLIBC_USED : GLIBC_FREE);
+        if (tell && !told(c, p, size, next))
+            break;
         prev = p;
         p += size;
         word = next;
@@ -133,8 +158,8 @@ static void take_chunk(struct cursor *c, uint64_t size, struct sum *sum, enum ca
     sum->n++;
     sum->bytes += size;
     account_span(c->acc, c->p + size, cat, 1);
-    if (c->w->in->chunk)
-        c->w->in->chunk(c->w->in->chunk_ctx, c->p, size, state);
+    if (c->w->tell)
+        account_fail(c->acc, chunk_tell(c->w, c->p, size, state));
     c->prev = c->p;
     c->p += size;
 }
@@ -294,7 +319,7 @@ void chunks_walk(struct walk *w, const struct region *r, struct account *acc)
     c.tc_size = w->l->tcache.chunk_size;
     c.tc_span = w->l->tcache.chunk_span;
     c.mark = marks_seek(w, r->start);
-    while (c.p < r->end && r->end - c.p >= CHUNK_HEADER) {
+    while (c.p < r->end && r->end - c.p >= CHUNK_HEADER && acc->rc == 0) {
         if (mem_window_at(&w->seq, c.p, CHUNK_HEADER))
             run_plain(&c);
         if (c.p >= r->end || !step_one(&c))

@@ -146,6 +146,7 @@ int glibc_walk(const struct glibc_input *in, struct blockmap *map, struct snapsh
 {
     struct walk w = {
         .in = in, .map = map, .snap = snap, .notes = notes, .budget = LOOK_AHEAD_STEPS};
+    w.tell = in->chunk || in->used;
     addrset_init(&w.marked);
     int rc = mem_window_init(&w.seq, in->mem, MEM_WINDOW_BYTES, err);
     if (rc == 0)

@@ -50,6 +50,13 @@ struct glibc_input {
                                  where the heap's own shape leaves a choice */
     glibc_chunk_fn chunk;
     void *chunk_ctx;
+    /* Called for each chunk in use: address and usable size of its user memory, as malloc and
+     * malloc_usable_size tell them; in no order. With usable 0: the chunk that was told before at
+     * this address is not in use after all (it belongs to an orphaned cache, which is only known at
+     * the end). What remains is malloc.used_chunks + malloc.mmapped_chunks of the snapshot, less
+     * mmapped chunks in a tcache (2.43). Negative ends the walk with that error. May be NULL. */
+    int (*used)(void *ctx, uint64_t addr, uint64_t usable);
+    void *used_ctx;
     const char **layout_name; /* out, may be NULL: the layout used, a literal such as "2.35-2.41" */
 };
 
@@ -61,8 +68,9 @@ struct glibc_input {
 int glibc_walk(const struct glibc_input *in, struct blockmap *map, struct snapshot *snap,
                struct notes *notes, struct err *err) MUST_CHECK;
 
-/* Chunks from this size on are worth leaving out of a copy. */
-enum { GLIBC_SPARE_MIN = 256 << 10 };
+/* Chunks from this size on are worth leaving out of a copy. Smaller ones may hold what is followed:
+ * nodes of pymalloc's radix tree are 128 to 256 KiB. */
+enum { GLIBC_SPARE_MIN = 1 << 20 };
 /* [start, end) of which a census needs nothing; in address order. Negative ends the search. */
 typedef int (*glibc_spare_fn)(void *ctx, uint64_t start, uint64_t end);
 /* The mmapped chunks that lie one behind the other from `start` (page aligned, nobody else's memory

@@ -120,6 +120,7 @@ struct walk {
     uint64_t budget;         /* steps left for looking ahead; bounds hostile input */
     uint64_t tcache_key;     /* of a thread's entries (2.34+), 0 unknown */
     uint64_t transit;
+    bool tell; /* somebody wants to hear of single chunks */
 };
 
 /* -- small reads -- */
@@ -187,6 +188,8 @@ void account_begin(struct account *a, struct blockmap *map, uint64_t start, uint
                    const char *what, struct err *err);
 /* [at, to) is of category cat and counts as `count` things. */
 void account_span(struct account *a, uint64_t to, enum category cat, uint64_t count);
+/* Keep an error of the walk for account_finish, if it is the first. */
+void account_fail(struct account *a, int rc);
 /* Claim what is left; the first error of all claims. */
 int account_finish(struct account *a) MUST_CHECK;
 
@@ -208,6 +211,8 @@ bool chain_complete(struct walk *w, const struct region *r, uint64_t start, uint
 /* CHAIN chunks or the end follow from `start` on. */
 bool believable(struct walk *w, const struct region *r, uint64_t start);
 uint64_t hash_addr(uint64_t addr);
+/* Tell the callers' functions of a chunk. */
+int chunk_tell(struct walk *w, uint64_t chunk, uint64_t size, enum glibc_state state);
 
 /* -- lists.c -- */
 int mark_add(struct walk *w, uint64_t chunk, enum mark_kind kind, bool *fresh,

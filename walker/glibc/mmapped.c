@@ -297,8 +297,7 @@ static int mmapped_claim(struct walk *w, const struct mmapped *m, struct err *er
                     "mmapped chunk 0x%" PRIx64 " is in a tcache; mallinfo2 counts it as mapped",
                     m->header);
     }
-    if (w->in->chunk)
-        w->in->chunk(w->in->chunk_ctx, m->header, m->size, cached ? GLIBC_CACHED : GLIBC_MMAPPED);
+    account_fail(&acc, chunk_tell(w, m->header, m->size, cached ? GLIBC_CACHED : GLIBC_MMAPPED));
     return account_finish(&acc);
 }
 

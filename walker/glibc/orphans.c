@@ -106,19 +106,20 @@ static void ledger_move(struct walk *w, uint64_t chunk, uint64_t size, enum cate
     e->tally.count[to]++;
 }
 
-/* Take a chunk from the arena's used ones. False if it cannot have been among them. */
-static bool take_used(struct walk *w, uint64_t chunk, enum category to, enum glibc_state state)
+/* Take a chunk from the arena's used ones. 0 if it cannot have been among them, 1, or an error of
+ * whoever listens. */
+static int take_used(struct walk *w, uint64_t chunk, enum category to, enum glibc_state state)
 {
     uint64_t prev_size, word, next;
     struct arena *a = &w->arenas[arena_of(w, chunk)];
     const struct extent *e = blockmap_at(w->map, chunk);
     if (!e || !probe_header(w, chunk, &prev_size, &word))
-        return false;
+        return 0;
     uint64_t size = word & ~(uint64_t)CHUNK_FLAGS;
     if (word & CHUNK_IS_MMAPPED || e->end - chunk < size || a->used.n == 0 ||
         a->used.bytes < size || !probe_header(w, chunk + size, &prev_size, &next) ||
         !(next & CHUNK_PREV_INUSE))
-        return false;
+        return 0;
     a->used.n--;
     a->used.bytes -= size;
     if (state == GLIBC_INTERNAL) {
@@ -128,9 +129,15 @@ static bool take_used(struct walk *w, uint64_t chunk, enum category to, enum gli
         a->cached.bytes += size;
     }
     ledger_move(w, chunk, size, to);
-    if (w->in->chunk)
-        w->in->chunk(w->in->chunk_ctx, chunk, size, state);
-    return true;
+    int rc = chunk_tell(w, chunk, size, state);
+    if (rc == 0 && w->in->used)
+        rc = w->in->used(w->in->used_ctx, chunk + CHUNK_HEADER, 0);
+    return rc < 0 ? rc : 1;
+}
+
+static int not_kept(int rc, struct err *err)
+{
+    return err_set(err, (enum err_code)rc, "the chunks in use could not be kept");
 }
 
 static int orphan_list(struct walk *w, uint64_t user, unsigned bin, struct sum *moved,
@@ -143,7 +150,10 @@ static int orphan_list(struct walk *w, uint64_t user, unsigned bin, struct sum *
             break;
         if (addrset_add(&w->marked, user - 16, MARK_TCACHE, &fresh) < 0)
             return err_set(err, ERR_NOMEM, "no memory for cached chunks");
-        if (!fresh || !take_used(w, user - 16, CAT_MALLOC_CACHED, GLIBC_CACHED))
+        int rc = fresh ? take_used(w, user - 16, CAT_MALLOC_CACHED, GLIBC_CACHED) : 0;
+        if (rc < 0)
+            return not_kept(rc, err);
+        if (rc == 0)
             break;
         moved->n++;
         user = link_decode(w, user, link);
@@ -162,10 +172,13 @@ int orphans_apply(struct walk *w, struct err *err)
             continue;
         if (addrset_add(&w->marked, v.addr - 16, MARK_TCACHE_STRUCT, &fresh) < 0)
             return err_set(err, ERR_NOMEM, "no memory for cached chunks");
-        if (!fresh || !take_used(w, v.addr - 16, CAT_MALLOC_OVERHEAD, GLIBC_INTERNAL))
+        int rc = fresh ? take_used(w, v.addr - 16, CAT_MALLOC_OVERHEAD, GLIBC_INTERNAL) : 0;
+        if (rc < 0)
+            return not_kept(rc, err);
+        if (rc == 0)
             continue;
         for (unsigned b = 0; b < w->l->tcache.bins; b++) {
-            int rc = orphan_list(w, v.heads[b], b, &moved, err);
+            rc = orphan_list(w, v.heads[b], b, &moved, err);
             if (rc < 0)
                 return rc;
         }

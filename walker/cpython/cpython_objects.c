@@ -1,0 +1,80 @@
+/* The passes over the blocks in use, in their order: what is an object, what a freelist keeps, what
+ * the runtime holds, what objects own, and then the sums. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "walker/cpython/objects.h"
+
+enum { CACHE_PAGES = 8192 };
+
+const uint8_t *objects_peek(struct objects *o, uint64_t addr, size_t len)
+{
+    const struct mem_window *w = &o->near;
+    uint64_t off = addr - w->start;
+    /* Walks in address order mostly ask about what they stand on. */
+    if (addr >= w->start && off <= w->len && w->len - off >= len)
+        return w->bytes + off;
+    if (o->far->ops->direct) {
+        size_t have = 0;
+        const uint8_t *p = o->far->ops->direct(o->far, addr, &have);
+        if (p && have >= len)
+            return p;
+    }
+    if (len > sizeof o->scratch || mem_read_some(o->far, addr, o->scratch, len) < len)
+        return NULL;
+    return o->scratch;
+}
+
+/* Small reads all over the heap: from the bytes themselves, else through a cache of pages, but only
+ * of a target that stands still. */
+static int far_init(struct objects *o, struct err *err)
+{
+    struct mem *mem = o->in->mem;
+    o->far = mem;
+    if (mem->ops->direct || !(mem->traits & MEM_FROZEN))
+        return 0;
+    return mem_cache_new(mem, CACHE_PAGES, &o->far, err);
+}
+
+static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
+{
+    int rc = objects_classify(o, err);
+    if (rc < 0)
+        return rc;
+    freelists_mark(o);
+    runtime_mark(o);
+    rc = objects_own(o, err);
+    if (rc < 0)
+        return rc;
+    extension_infer(o);
+    return objects_report(o, snap, err);
+}
+
+int cpython_objects(const struct cpython_input *in, const struct cpython *py, struct blocks *b,
+                    struct snapshot *snap, struct notes *notes, struct err *err)
+{
+    struct objects *o = calloc(1, sizeof *o);
+    if (!o)
+        return err_set(err, ERR_NOMEM, "no memory to look at objects");
+    *o = (struct objects){.in = in, .py = py, .blocks = b, .notes = notes, .far = in->mem};
+    types_init(&o->types);
+    /* Whoever wants owners hands in an array of any length: its true one is known only now. */
+    bool owners = b->owners != NULL;
+    free(b->owners);
+    b->owners = NULL;
+    int rc = cpython_blocks(in, py, b, err);
+    if (rc == 0)
+        rc = blocks_sort(b, owners, err);
+    if (rc == 0)
+        rc = mem_window_init(&o->near, in->mem, MEM_WINDOW_BYTES, err);
+    if (rc == 0)
+        rc = far_init(o, err);
+    if (rc == 0)
+        rc = run_passes(o, snap, err);
+    if (o->far != in->mem)
+        mem_close(o->far);
+    mem_window_release(&o->near);
+    types_release(&o->types);
+    free(o);
+    return rc;
+}

@@ -1,0 +1,163 @@
+/* What the cyclic garbage collector says of itself. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "formats/base/num.h"
+#include "walker/cpython/cpython.h"
+#include "walker/cpython/objects.h"
+
+/* Links carry flags in their low bits. */
+static const uint64_t LINK = ~UINT64_C(3);
+enum { POINTER = 8 };
+
+struct collector {
+    const struct cpython_input *in;
+    const struct layout *l;
+    uint64_t gc;                   /* struct _gc_runtime_state */
+    uint64_t gens[GC_GENERATIONS]; /* struct gc_generation */
+    size_t n;
+};
+
+static bool read_field(const struct collector *c, enum layout_field field, uint64_t *ret)
+{
+    return layout_has(c->l, field) && layout_u64(c->l, c->in->mem, c->gc, field, ret, NULL) == 0;
+}
+
+/* A ring of GC heads that begins in a generation: it closes behind its first and its last. */
+static bool ring_at(const struct collector *c, uint64_t head)
+{
+    uint64_t next, prev, back, forth;
+    struct mem *mem = c->in->mem;
+    return mem_u64(mem, head, &next, NULL) == 0 && mem_u64(mem, head + POINTER, &prev, NULL) == 0 &&
+           mem_u64(mem, (next & LINK) + POINTER, &back, NULL) == 0 &&
+           mem_u64(mem, prev & LINK, &forth, NULL) == 0 && (back & LINK) == head &&
+           (forth & LINK) == head;
+}
+
+static bool rings_at(const struct collector *c, uint64_t gens)
+{
+    uint64_t size = layout_size(c->l, LF_gcgen_size);
+    for (uint64_t i = 0; i < GC_GENERATIONS; i++)
+        if (!ring_at(c, gens + i * size))
+            return false;
+    return true;
+}
+
+/* The generations moved within releases of one minor: of the places they had, the first where all
+ * three rings close. */
+static uint64_t generations_at(const struct collector *c)
+{
+    const uint64_t places[] = {layout_offset(c->l, LF_gc_generations), 24, 20, 8};
+    uint64_t at;
+    if (read_field(c, LF_gc_generation0, &at) && at && rings_at(c, at))
+        return at;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (rings_at(c, c->gc + places[i]))
+            return c->gc + places[i];
+    /* A collection that was stopped has its rings open. */
+    return c->gc + places[0];
+}
+
+static void find_generations(struct collector *c)
+{
+    uint64_t size = layout_size(c->l, LF_gcgen_size), first;
+    if (layout_has(c->l, LF_gc_generations)) {
+        first = generations_at(c);
+        for (c->n = 0; c->n < GC_GENERATIONS; c->n++)
+            c->gens[c->n] = first + c->n * size;
+        return;
+    }
+    if (!layout_has(c->l, LF_gc_young) || !layout_has(c->l, LF_gc_old))
+        return;
+    c->gens[c->n++] = c->gc + layout_offset(c->l, LF_gc_young);
+    for (uint64_t i = 0; i < c->l->slots[LF_gc_old].count && c->n < GC_GENERATIONS; i++)
+        c->gens[c->n++] = c->gc + layout_offset(c->l, LF_gc_old) + i * size;
+}
+
+/* Objects on the list; *whole: it closes. Of one that was damaged so that it goes round without its
+ * head, the part until that was noticed (Brent's rule: a mark that moves on at powers of two). */
+static uint64_t list_length(const struct collector *c, uint64_t head, bool *whole)
+{
+    uint64_t at = head, mark = 0, next_mark = 1, next;
+    for (uint64_t n = 0;; n++) {
+        if (mem_u64(c->in->mem, at, &next, NULL) < 0)
+            next = 0;
+        /* Not set up yet: an interpreter that is starting. */
+        if (at == head && next == 0)
+            return 0;
+        at = next & LINK;
+        if (at == head || !at || at == mark) {
+            *whole = *whole && at == head;
+            return n;
+        }
+        if (n == next_mark) {
+            mark = at;
+            next_mark *= 2;
+        }
+    }
+}
+
+static void read_lists(const struct collector *c, struct snapshot_gc *g, struct notes *notes)
+{
+    uint64_t head = layout_offset(c->l, LF_gcgen_head);
+    bool whole = true;
+    for (size_t i = 0; i < c->n; i++)
+        g->tracked[i] = list_length(c, c->gens[i] + head, &whole);
+    if (layout_has(c->l, LF_gc_permanent))
+        g->frozen = list_length(c, c->gc + layout_offset(c->l, LF_gc_permanent) + head, &whole);
+    g->lists = whole && !g->collecting;
+    if (g->collecting)
+        note_remark(notes, "gc.collecting", c->gc, 0,
+                    "a collection was under way: its objects are on none of the lists");
+    else if (!whole)
+        note_remark(notes, "gc.lists", c->gc, 0, "a list of the collector does not close");
+}
+
+static void read_generations(const struct collector *c, struct snapshot_gc *g)
+{
+    uint64_t v;
+    for (size_t i = 0; i < c->n; i++) {
+        if (layout_u64(c->l, c->in->mem, c->gens[i], LF_gcgen_threshold, &v, NULL) == 0)
+            g->threshold[i] = v;
+        if (layout_u64(c->l, c->in->mem, c->gens[i], LF_gcgen_count, &v, NULL) == 0)
+            g->count[i] = v;
+    }
+}
+
+/* 3.8: one for the process; later one for each interpreter. */
+static uint64_t collector_at(const struct cpython_input *in, const struct cpython *py)
+{
+    const struct layout *l = &py->layout;
+    uint64_t main = py->n_interpreters ? py->interpreters[0] : 0;
+    if (layout_has(l, LF_rt_gc))
+        return py->runtime ? py->runtime + layout_offset(l, LF_rt_gc) : 0;
+    if (py->runtime && layout_has(l, LF_rt_interp_main) &&
+        layout_u64(l, in->mem, py->runtime, LF_rt_interp_main, &main, NULL) < 0)
+        return 0;
+    return main && layout_has(l, LF_interp_gc) ? main + layout_offset(l, LF_interp_gc) : 0;
+}
+
+void gc_read(const struct cpython_input *in, const struct cpython *py, struct snapshot *snap,
+             struct notes *notes)
+{
+    struct collector c = {.in = in, .l = &py->layout};
+    struct snapshot_gc *g = &snap->gc;
+    uint64_t v;
+    c.gc = collector_at(in, py);
+    if (!c.gc || !read_field(&c, LF_gc_enabled, &v))
+        return;
+    g->present = true;
+    g->enabled = v != 0;
+    g->collecting = read_field(&c, LF_gc_collecting, &v) && v != 0;
+    if (read_field(&c, LF_gc_garbage, &v) && v &&
+        layout_u64(c.l, in->mem, v, LF_var_size, &v, NULL) == 0)
+        g->garbage = v;
+    find_generations(&c);
+    g->generations = c.n;
+    read_generations(&c, g);
+    if (!py->free_threaded)
+        read_lists(&c, g, notes);
+    else
+        note_remark(notes, "gc.lists", c.gc, 0,
+                    "a free-threaded interpreter keeps no lists of tracked objects");
+}

@@ -1,0 +1,70 @@
+/* Between the files that say what objects own: kinds.c, owners.c, own.c, freelists.c,
+ * runtime_owned.c, extension.c. Everybody else needs only objects.h. */
+#ifndef HEAPCENSUS_CPYTHON_OWN_H
+#define HEAPCENSUS_CPYTHON_OWN_H
+
+#include "walker/cpython/objects.h"
+
+/* Bits of tp_flags. */
+enum {
+    TYPE_INLINE_VALUES = 1 << 2,
+    TYPE_MANAGED_DICT = 1 << 4,
+    TYPE_HEAPTYPE = 1 << 9,
+    TYPE_HAVE_GC = 1 << 14
+};
+
+/* A field of the structure at `base` in the target; false when absent or not readable. */
+bool objects_field(struct objects *o, uint64_t base, enum layout_field field, uint64_t *ret);
+/* a + n * each, or 0 when that is more than any block can be. */
+uint64_t bytes_of(uint64_t a, uint64_t n, uint64_t each);
+
+/* A keys table of dictionaries. */
+struct dict_keys {
+    uint64_t bytes;  /* of its block */
+    uint64_t slots;  /* values that a dictionary which shares it has room for */
+    uint64_t refcnt; /* dictionaries (and a type) that use it */
+};
+bool dict_keys_read(struct objects *o, uint64_t keys, struct dict_keys *ret);
+
+/* What a str has besides itself; 0: it does not. */
+struct str_parts {
+    uint64_t self; /* bytes of the object with what lies in it */
+    uint64_t data, data_bytes;
+    uint64_t utf8, utf8_bytes;
+    uint64_t wstr, wstr_bytes;
+};
+bool str_parts_read(struct objects *o, uint64_t obj, struct str_parts *ret);
+
+/* What code has besides itself. The bytes of what is no member of any layout are as sizeof told
+ * them on each release. */
+enum { CODE_PARTS = 8 };
+struct code_parts {
+    struct {
+        uint64_t addr, bytes; /* bytes 0: not known */
+        bool counted;         /* code.__sizeof__ counts it */
+    } part[CODE_PARTS];
+    size_t n;
+};
+void code_parts_read(struct objects *o, uint64_t obj, struct code_parts *ret);
+
+/* The fields of numpy's PyArrayObject that say what it owns (extension.c). */
+void ndarray_buffers(struct objects *o, const struct type_info *t, uint64_t obj, buffer_fn emit,
+                     void *ctx);
+
+/* The index of the static type of exactly this name; BLOCK_NO_TYPE if none was met (own.c). */
+uint32_t types_named(const struct objects *o, const char *name);
+/* Addresses between which all blocks lie: a quick no for most words (own.c). */
+struct blocks_span {
+    uint64_t start, end;
+};
+struct blocks_span blocks_span(const struct blocks *b);
+/* All slots in the order of addresses, those of runs first, then those of chunks (own.c). */
+typedef void (*block_fn)(void *ctx, size_t slot, const struct block_place *place);
+void blocks_each(const struct blocks *b, block_fn fn, void *ctx);
+/* The slot of the unowned block which the program sees begin at addr, or SIZE_MAX (own.c). */
+size_t unowned_at(const struct objects *o, const struct blocks_span *span, uint64_t addr);
+/* After objects have their buffers: what the interpreter's own memory points to (runtime_owned.c).
+ * ERR_NOMEM. */
+int runtime_reach(struct objects *o, struct err *err) MUST_CHECK;
+
+#endif
