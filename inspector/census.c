@@ -21,8 +21,10 @@
 #include "inspector/progress.h"
 #include "inspector/target/budget.h"
 #include "inspector/target/copy.h"
+#include "inspector/target/core_mem.h"
 #include "inspector/target/live.h"
 #include "inspector/target/maps.h"
+#include "inspector/target/overlay.h"
 #include "inspector/target/pages.h"
 #include "inspector/target/proc.h"
 #include "inspector/target/stop.h"
@@ -50,6 +52,8 @@ struct census {
     struct stop stop;
     struct copy *copy;
     struct copy_stats copied;
+    struct mem *files; /* text and constants, from the modules' files */
+    struct mem *both;  /* what is analysed, with files below it */
     struct mem *live;  /* /proc/PID/mem */
     struct mem *guard; /* over live, in windowed mode: lets go when time is up */
     struct mem *cache; /* over guard */
@@ -57,6 +61,8 @@ struct census {
     size_t n_threads;
     uint64_t paused_ns;
     bool windowed; /* walk while stopped, instead of copying */
+    bool types;    /* look at every block */
+    bool hurried;  /* ... was not done, for the pause's sake */
     uint64_t begun_ns;
     struct told told[MAX_TOLD];
     size_t n_told;
@@ -85,6 +91,7 @@ static void census_init(struct census *c, const struct options *opt, struct snap
     memset(c, 0, sizeof *c);
     c->opt = opt;
     c->snap = snap;
+    c->types = opt->types;
     maps_init(&c->maps);
     pages_init(&c->pages);
     modules_init(&c->modules);
@@ -96,6 +103,8 @@ static void census_release(struct census *c)
 {
     stop_release(&c->stop);
     cpython_release(&c->py);
+    mem_close(c->both);
+    mem_close(c->files);
     mem_close(c->cache);
     mem_close(c->guard);
     if (c->copy)
@@ -110,6 +119,15 @@ static void census_release(struct census *c)
 
 /* ---- before the stop ---- */
 
+/* No room for a copy: the walk happens while the process stands still, and types, which take ten
+ * times as long as the rest, only if they were asked for. */
+static void take_windows(struct census *c)
+{
+    c->windowed = true;
+    c->hurried = c->types && !c->opt->must_types;
+    c->types = c->types && c->opt->must_types;
+}
+
 /* Copy if memory allows, else walk in windows. Small room is told, not an error. */
 static int choose_way(struct census *c, uint64_t bytes, struct err *err)
 {
@@ -119,13 +137,13 @@ static int choose_way(struct census *c, uint64_t bytes, struct err *err)
     if (c->windowed)
         return 0;
     if (c->opt->way == READ_AUTO && bytes + bytes / 8 + (64u << 20) > budget_room(&budget)) {
-        c->windowed = true;
+        take_windows(c);
         return 0;
     }
     int rc = copy_reserve(bytes, &c->copy, err);
     if (rc == ERR_NOMEM && c->opt->way == READ_AUTO) {
         err_clear(err);
-        c->windowed = true;
+        take_windows(c);
         rc = 0;
     }
     return rc;
@@ -144,7 +162,7 @@ static int first_look(struct census *c, struct err *err)
     if (rc == 0)
         rc = plan_look(&c->maps, &c->pages, &c->modules, cache, &c->py, err);
     if (rc == 0)
-        rc = plan_needed(&c->maps, &c->pages, cache, &c->py, &plan, err);
+        rc = plan_needed(&c->maps, &c->pages, cache, &c->py, c->types, &plan, err);
     if (rc == 0)
         rc = choose_way(c, plan.bytes, err);
     mem_close(cache);
@@ -169,6 +187,30 @@ static int prepare_copy(struct census *c, struct err *err)
     return rc;
 }
 
+/* Names of types and other constants lie in text mappings, which are not copied: from the files. */
+static int add_constants(void *ctx, struct elf_file *elf, const struct vma *first, struct err *err)
+{
+    struct census *c = ctx;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < c->maps.n; i++) {
+        const struct vma *v = &c->maps.items[i];
+        if (v->w || v->inode != first->inode || v->dev != first->dev ||
+            strcmp(v->name, first->name) != 0)
+            continue;
+        rc = core_mem_add(c->files, v->start, v->end, elf_fd(elf), v->offset, err);
+    }
+    return rc;
+}
+
+static int read_modules(struct census *c, struct err *err)
+{
+    static const struct core none = {.fd = -1};
+    static const struct core_pages no_pages;
+    struct modules_files files = {add_constants, c};
+    int rc = core_mem_new(&none, &no_pages, &c->files, err);
+    return rc < 0 ? rc : modules_read(&c->modules, c->opt->pid, &c->maps, &files, err);
+}
+
 static int prepare(struct census *c, struct err *err)
 {
     int rc = proc_diagnose(c->opt->pid, err);
@@ -178,7 +220,7 @@ static int prepare(struct census *c, struct err *err)
         rc = maps_read(&c->maps, c->opt->pid, err);
     tell(c, "mappings read");
     if (rc == 0)
-        rc = modules_read(&c->modules, c->opt->pid, &c->maps, err);
+        rc = read_modules(c, err);
     tell(c, "ELF files read");
     if (rc == 0)
         rc = pages_scan_maps(&c->pages, c->opt->pid, &c->maps, PAGES_AUTO, err);
@@ -309,7 +351,7 @@ static int take_copy(struct census *c, uint64_t deadline, struct err *err)
     copy_plan_init(&plan);
     int rc = mem_cache_new(c->live, WINDOW_CACHE_PAGES, &c->cache, err);
     if (rc == 0)
-        rc = plan_needed(&c->maps, &c->pages, c->cache, &c->py, &plan, err);
+        rc = plan_needed(&c->maps, &c->pages, c->cache, &c->py, c->types, &plan, err);
     tell(c, "copy planned");
     if (rc == 0)
         rc = copy_stopped(c, &plan, deadline, err);
@@ -363,6 +405,11 @@ static void add_notes(struct census *c)
             "the process was held by %s (pid %d), not paused by heapcensus: read beside it, "
             "without thread registers",
             c->stop.tracer_name, c->stop.tracer);
+    if (c->hurried)
+        note_remark(
+            &notes, "types.skipped", 0, 0,
+            "there was no room for a copy of the process, and types take long to count while it "
+            "stands still: `types` or --read window does it all the same");
     if (c->modules.unread)
         note_remark(&notes, "modules.unread", 0, 0,
                     "%zu mapped files could be read neither as files nor in memory",
@@ -379,10 +426,14 @@ static int analyse(struct census *c, struct mem *mem, int (*settle)(void *, stru
                    void *settle_ctx, struct err *err)
 {
     int rc = residency_init(&c->res, c->pages.runs, c->pages.n, err);
+    if (rc == 0)
+        rc = overlay_new(mem, c->files, &c->both, err);
     if (rc < 0)
         return rc;
     struct walk_input in = {
-        .mem = mem,
+        .mem = c->both,
+        .types = c->types,
+        .blocks = c->opt->blocks,
         .vmas = maps_list(&c->maps),
         .res = &c->res,
         .data = c->modules.data,
@@ -442,7 +493,9 @@ static int refresh_modules(struct census *c, struct err *err)
         return 0;
     modules_release(&c->modules);
     modules_init(&c->modules);
-    return modules_read(&c->modules, c->opt->pid, &c->maps, err);
+    mem_close(c->files);
+    c->files = NULL;
+    return read_modules(c, err);
 }
 
 static int take_held(struct census *c, struct err *err)

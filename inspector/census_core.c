@@ -161,8 +161,9 @@ int core_census_open(const struct options *opt, struct core_census *ret, struct 
         rc = find_pages(s, err);
     if (rc == 0)
         rc = open_memory(s, err);
-    struct modules_core source = {s->cache, opt->exe, opt->sysroot, s->core.at_phdr, proven, s};
-    return rc < 0 ? rc : modules_read_core(&s->modules, &source, &s->maps, err);
+    struct modules_core source = {s->cache, opt->exe, opt->sysroot, s->core.at_phdr};
+    struct modules_files files = {proven, s};
+    return rc < 0 ? rc : modules_read_core(&s->modules, &source, &s->maps, &files, err);
 }
 
 void core_census_release(struct core_census *s)
@@ -397,6 +398,8 @@ static int walk(struct core_census *s, struct snapshot *snap, struct err *err)
         .libc_version = s->modules.libc_version[0] ? s->modules.libc_version : NULL,
         .interposer = s->modules.interposer,
         .partial = s->core.truncated || filtered(s),
+        .types = s->opt->types,
+        .blocks = s->opt->blocks,
         .libc_lost = s->core.truncated && !s->modules.libc_name && s->core.n_threads == 0,
     };
     int rc = walk_run(&in, snap, err);

@@ -39,6 +39,10 @@ struct options {
     int verbose;
     bool partial; /* accept a truncated snapshot */
     bool no_pause;
+    bool types;      /* look at every block: set by the commands that show types */
+    bool must_types; /* ... even where that makes the pause long */
+    bool blocks;     /* --blocks: keep the single blocks in a snapshot */
+    const char *by;  /* --by */
     uint64_t max_pause_ns;
     enum read_way way;
     long top; /* rows; 0 = all; -1 = the view's default */
@@ -61,6 +65,7 @@ int cmd_snapshot(const struct options *opt, struct err *err);
 int cmd_core(const struct options *opt, struct err *err);
 int cmd_doctor(const struct options *opt, struct err *err);
 int cmd_summary(const struct options *opt, struct err *err);
+int cmd_types(const struct options *opt, struct err *err);
 int cmd_sizes(const struct options *opt, struct err *err);
 int cmd_arenas(const struct options *opt, struct err *err);
 int cmd_malloc(const struct options *opt, struct err *err);

@@ -138,6 +138,7 @@ static int check_census(struct checkup *c, const struct options *opt)
     struct snapshot snap;
     quiet.no_pause = true;
     quiet.quiet = true;
+    quiet.types = false;
     snapshot_init(&snap);
     int rc = census_take(&quiet, &snap, &err);
     if (rc < 0) {

@@ -87,6 +87,7 @@ static struct report_options report_options(const struct options *opt, char *pid
         .width = terminal_width(),
         .top = opt->top,
         .sort = opt->sort,
+        .by = opt->by,
         .reverse = opt->reverse,
     };
 }
@@ -129,10 +130,28 @@ static int write_view(const struct options *opt, const struct report_view *view,
     return outfile_commit(&out, err);
 }
 
+/* --by is of the view types only, and of the keys that it knows. */
+static int check_by(const struct options *opt, const struct report_view *view, struct err *err)
+{
+    static const char *const keys[] = {"type", "module", "package", "size"};
+    if (!opt->by)
+        return 0;
+    if (strcmp(view->name, "types") != 0)
+        return err_set(err, ERR_USAGE, "--by groups types, and %s shows none", view->name);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(opt->by, keys[i]) == 0)
+            return 0;
+    err_set(err, ERR_USAGE, "--by does not know '%s'", opt->by);
+    err_remedy(err, "type, module, package or size");
+    return ERR_USAGE;
+}
+
 static int run_view(const char *name, const struct options *opt, struct err *err)
 {
     const struct report_view *view = report_text_find(name);
     int rc = check_sort(opt, view, err);
+    if (rc == 0)
+        rc = check_by(opt, view, err);
     if (rc < 0)
         return rc;
     struct snapshot snap;
@@ -149,6 +168,18 @@ static int run_view(const char *name, const struct options *opt, struct err *err
 int cmd_summary(const struct options *opt, struct err *err)
 {
     return run_view("summary", opt, err);
+}
+
+int cmd_types(const struct options *opt, struct err *err)
+{
+    struct options with = *opt;
+    if (!opt->types)
+        return err_set(err, ERR_USAGE, "types without types: leave --no-types out");
+    with.must_types = true;
+    /* The size of a block is known block by block only. */
+    if (opt->by && strcmp(opt->by, "size") == 0)
+        with.blocks = true;
+    return run_view("types", &with, err);
 }
 
 int cmd_sizes(const struct options *opt, struct err *err)

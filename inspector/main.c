@@ -18,6 +18,7 @@ const struct cmd commands[] = {
     {"summary", "PID|CORE|SNAPSHOT", "where the memory is, adding up to the resident set",
      cmd_summary},
     {"snapshot", "PID|CORE [-o FILE]", "write the census to a file", cmd_snapshot},
+    {"types", "PID|CORE|SNAPSHOT", "objects by type, with the buffers that they own", cmd_types},
     {"sizes", "PID|CORE|SNAPSHOT", "pymalloc's size classes", cmd_sizes},
     {"arenas", "PID|CORE|SNAPSHOT", "pymalloc's arenas and how full they are", cmd_arenas},
     {"malloc", "PID|CORE|SNAPSHOT", "the glibc heap, arena by arena", cmd_malloc},
@@ -38,12 +39,18 @@ enum long_option {
     OPT_COLOUR,
     OPT_PARTIAL,
     OPT_EXE,
+    OPT_BY,
+    OPT_BLOCKS,
+    OPT_NO_TYPES,
     OPT_SYSROOT
 };
 
 static const struct option long_options[] = {
     {"pid", required_argument, NULL, 'p'},
     {"core", required_argument, NULL, 'c'},
+    {"by", required_argument, NULL, OPT_BY},
+    {"blocks", no_argument, NULL, OPT_BLOCKS},
+    {"no-types", no_argument, NULL, OPT_NO_TYPES},
     {"exe", required_argument, NULL, OPT_EXE},
     {"sysroot", required_argument, NULL, OPT_SYSROOT},
     {"output", required_argument, NULL, 'o'},
@@ -80,6 +87,7 @@ static void print_help(FILE *out)
           "      --max-pause MS  let go after MS milliseconds whatever happens (2000)\n"
           "      --no-pause      do not stop it: numbers can be slightly inconsistent\n"
           "      --read WAY      auto, copy (shortest pause) or window (least memory)\n"
+          "      --no-types      count blocks only: a shorter pause, less to copy\n"
           "reading a core (compressed or not)\n"
           "  -c, --core FILE     the target, also where its name is a number or a command\n"
           "      --exe FILE      its executable, where the one that it names is not it\n"
@@ -90,6 +98,8 @@ static void print_help(FILE *out)
           "      --json          one JSON document\n"
           "      --bytes         exact bytes\n"
           "      --top N         rows of a list, 0 for all\n"
+          "      --by KEY        types: type, module, package or size\n"
+          "      --blocks        snapshot: each block with its kind, type and owner\n"
           "      --sort COLUMN   and -r, --reverse\n"
           "      --color WHEN    auto, always, never (NO_COLOR is honoured)\n"
           "      --partial       read a truncated snapshot as far as it goes\n"
@@ -168,6 +178,15 @@ static int take_option(struct options *opt, int c, const char *arg, struct err *
     switch (c) {
     case 'c':
         opt->core = arg;
+        return 0;
+    case OPT_BY:
+        opt->by = arg;
+        return 0;
+    case OPT_BLOCKS:
+        opt->blocks = true;
+        return 0;
+    case OPT_NO_TYPES:
+        opt->types = false;
         return 0;
     case OPT_EXE:
         opt->exe = arg;
@@ -405,7 +424,7 @@ static int fail(const struct err *err)
 int main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
-    struct options opt = {.max_pause_ns = 2000000000, .top = -1};
+    struct options opt = {.max_pause_ns = 2000000000, .top = -1, .types = true};
     const struct cmd *cmd = NULL;
     int c;
     opterr = 0;

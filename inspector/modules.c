@@ -96,7 +96,8 @@ static bool is_musl_name(const char *base)
 struct source {
     const struct maps *maps;
     pid_t pid;
-    const struct modules_core *core; /* NULL for a process */
+    const struct modules_core *core;   /* NULL for a process */
+    const struct modules_files *files; /* may be NULL */
 };
 
 /* A module with the load bias and where each wanted symbol lies, from a file or from memory. */
@@ -405,6 +406,19 @@ static bool no_module(const struct source *src, const struct vma *map,
     return !v->expected[0] && v->identity != ELF_PROVEN;
 }
 
+static int tell_file(const struct source *src, const struct vma *map, struct elf_file **elf,
+                     struct err *err)
+{
+    if (!*elf || !src->files)
+        return 0;
+    int rc = src->files->proven(src->files->ctx, *elf, map, err);
+    if (rc < 0) {
+        elf_close(*elf);
+        *elf = NULL;
+    }
+    return rc;
+}
+
 static int open_file(struct modules *m, const struct source *src, const struct vma *map,
                      struct elf_file **ret, struct err *err)
 {
@@ -414,7 +428,7 @@ static int open_file(struct modules *m, const struct source *src, const struct v
         struct elf_module_request req = {.pid = src->pid, .map = map, .first_start = base};
         if (elf_open_module(&req, ret, NULL, NULL) < 0)
             *ret = NULL;
-        return 0;
+        return tell_file(src, map, ret, err);
     }
     bool exe = is_exe(src, map);
     struct elf_core_verdict verdict;
@@ -424,12 +438,10 @@ static int open_file(struct modules *m, const struct source *src, const struct v
     if (no_module(src, map, &verdict))
         return 0;
     int rc = add_file(m, &verdict, map, exe, err);
-    if (rc == 0 && *ret && src->core->proven)
-        rc = src->core->proven(src->core->ctx, *ret, map, err);
-    if (rc < 0) {
-        elf_close(*ret);
-        *ret = NULL;
-    }
+    if (rc == 0)
+        return tell_file(src, map, ret, err);
+    elf_close(*ret);
+    *ret = NULL;
     return rc;
 }
 
@@ -485,9 +497,10 @@ static int read_all(struct modules *m, const struct source *src, struct err *err
     return 0;
 }
 
-int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct err *err)
+int modules_read(struct modules *m, pid_t pid, const struct maps *maps,
+                 const struct modules_files *files, struct err *err)
 {
-    struct source src = {.maps = maps, .pid = pid};
+    struct source src = {.maps = maps, .pid = pid, .files = files};
     int rc = read_all(m, &src, err);
     if (rc == 0)
         read_exe(m, pid);
@@ -495,9 +508,9 @@ int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct e
 }
 
 int modules_read_core(struct modules *m, const struct modules_core *core, const struct maps *maps,
-                      struct err *err)
+                      const struct modules_files *files, struct err *err)
 {
-    struct source src = {.maps = maps, .core = core};
+    struct source src = {.maps = maps, .core = core, .files = files};
     return read_all(m, &src, err);
 }
 

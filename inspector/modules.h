@@ -37,26 +37,30 @@ struct modules {
     struct strpool names;
 };
 
+/* Called for each module whose file is proven to be the one that is mapped (first: its mapping of
+ * the lowest offset), so that what a core or a copy leaves out can be read from there. */
+struct modules_files {
+    int (*proven)(void *ctx, struct elf_file *elf, const struct vma *first, struct err *err);
+    void *ctx;
+};
+
 /* A core in place of a process. */
 struct modules_core {
     struct mem *mem;
     const char *exe, *sysroot; /* --exe, --sysroot; may be NULL */
     uint64_t exe_address;      /* an address within the executable (AT_PHDR); 0: not known */
-    /* Called for each module whose file is proven to be the one that was mapped (first: its mapping
-     * of the lowest offset), so that what the core left out can be read from there. */
-    int (*proven)(void *ctx, struct elf_file *elf, const struct vma *first, struct err *err);
-    void *ctx;
 };
 
 void modules_init(struct modules *m);
 void modules_release(struct modules *m);
 /* Open and read every module of `maps`. Files that cannot be read are counted, not fatal. Does not
  * need the target to stand still. */
-int modules_read(struct modules *m, pid_t pid, const struct maps *maps, struct err *err) MUST_CHECK;
+int modules_read(struct modules *m, pid_t pid, const struct maps *maps,
+                 const struct modules_files *files, struct err *err) MUST_CHECK;
 /* The same for a core: files count only where their build-id is the core's (module_file says what
  * was found of each); of the others, what the core itself holds is read. */
 int modules_read_core(struct modules *m, const struct modules_core *core, const struct maps *maps,
-                      struct err *err) MUST_CHECK;
+                      const struct modules_files *files, struct err *err) MUST_CHECK;
 /* Mappings with code that modules_read has not seen (loaded since). */
 bool modules_stale(const struct modules *m, const struct maps *maps);
 

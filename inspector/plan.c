@@ -116,7 +116,7 @@ static int plan(const struct maps *maps, const struct pages *pages, const struct
 }
 
 int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *mem,
-                struct cpython *py, struct copy_plan *ret, struct err *err)
+                struct cpython *py, bool contents, struct copy_plan *ret, struct err *err)
 {
     struct vma_list vmas = maps_list(maps);
     struct residency res;
@@ -129,6 +129,8 @@ int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *
     struct cpython_input in = {.mem = mem, .vmas = &vmas, .res = &res};
     cpython_refresh(&in, py);
     rc = cpython_arena_list(&in, py, &arenas, &n, err);
+    for (size_t i = 0; contents && i < n; i++)
+        arenas[i].pools_end = arenas[i].pools_start;
     if (rc == 0 && find_spare(maps, mem, arenas, n, py->traits->pool_size, &spare) < 0)
         rc = err_set(err, ERR_NOMEM, "no memory to plan the copy");
     if (rc == 0)

@@ -11,11 +11,12 @@
 #include "walker/cpython/cpython.h"
 #include "walker/mem.h"
 
-/* All present memory that the walkers may read, without the insides of pymalloc's pools, found
- * through `mem` (the live process) from `py`, which an earlier look found; what may have changed
- * since is read again. */
+/* All present memory that the walkers may read; without `contents`, which a look at every block
+ * needs, not the insides of pymalloc's pools; found through `mem` (the live process) from `py`,
+ * which an earlier look found; what may have changed since is read again. */
 int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *mem,
-                struct cpython *py, struct copy_plan *ret, struct err *err) MUST_CHECK;
+                struct cpython *py, bool contents, struct copy_plan *ret,
+                struct err *err) MUST_CHECK;
 /* That earlier look. Fails as cpython_find does: what is no supported CPython is told here, before
  * anything is stopped or copied. */
 int plan_look(const struct maps *maps, const struct pages *pages, const struct modules *modules,

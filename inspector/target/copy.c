@@ -60,6 +60,7 @@ struct copy {
     size_t n_holes, cap_holes;
     bool readable;
     uint64_t begun_ns, ended_ns;
+    size_t last; /* segment that the last read was in */
 };
 
 void copy_plan_init(struct copy_plan *plan)
@@ -454,11 +455,14 @@ int copy_finish(struct copy *copy, struct copy_stats *stats, struct err *err)
 
 static const uint8_t *copy_direct(struct mem *mem, uint64_t addr, size_t *len)
 {
-    const struct copy *copy = (const struct copy *)mem;
+    struct copy *copy = (struct copy *)mem;
     size_t lo = 0, hi = copy->readable ? copy->n : 0;
     *len = 0;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
+    /* Begin where the last one was found: most reads are near each other. */
+    for (size_t mid = copy->last; lo < hi; mid = lo + (hi - lo) / 2) {
+        if (mid >= hi)
+            mid = lo + (hi - lo) / 2;
+        copy->last = mid;
         if (addr - copy->segs[mid].addr < copy->segs[mid].len) {
             uint64_t skip = addr - copy->segs[mid].addr;
             *len = copy->segs[mid].len - skip;
