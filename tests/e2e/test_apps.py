@@ -67,7 +67,25 @@ def check_census(tap, name, pid, *options):
     tap.ok(unknown < UNKNOWN_LIMIT * memory["rss_bytes"], f"{name}: less than 1 % is unknown",
            [m for m in shot["mapping"] if any(c["name"] == "unknown" for c in m["categories"])])
     tap.ok(wait_for(lambda: survived(pid)), f"{name}: lives on", proc_status(pid))
+    check_objects(tap, name, shot)
     return shot
+
+
+def check_objects(tap, name, shot):
+    """How much of the blocks in use is nobody's: of Python's heap and of malloc's."""
+    o = shot.one("objects")
+    parts = [k for k in o if k.startswith("malloc_") and k.endswith("_bytes")]
+    in_malloc = sum(o[k] for k in parts)
+    in_python = sum(v for k, v in o.items() if k.endswith("_bytes") and k not in parts) - in_malloc
+    python = (o["unowned_bytes"] - o["malloc_unowned_bytes"]) / in_python
+    malloc, inferred = o["malloc_unowned_bytes"] / in_malloc, o["inferred_bytes"] / (in_python + in_malloc)
+    tap.say(f"{name}: {o['objects']} objects of {len(shot['type'])} types; unowned: {100 * python:.2f} % of Python's blocks, "
+            f"{100 * malloc:.1f} % of malloc ({o['malloc_unowned_bytes'] / 2**20:.1f} of {in_malloc / 2**20:.1f} MiB); "
+            f"inferred {100 * inferred:.1f} %")
+    tap.ok(python <= 0.01, f"{name}: at most 1 % of Python's blocks are nobody's", o)
+    if "pandas" in name:  # elsewhere C libraries (sqlite, OpenSSL) keep what no Python object points to
+        tap.ok(malloc <= 0.10, f"{name}: at most 10 % of malloc in use are nobody's", o)
+    tap.ok(sum(t["count"] for t in shot["type"]) == o["objects"], f"{name}: the types add up to the objects")
 
 
 def test_fastapi(tap):
