@@ -61,6 +61,13 @@ for t in tests/unit/test_*.c; do
     add "$(basename "$t" .c)" 300 "$BUILD/san/unit/$(basename "$t" .c)"
 done
 
+# The results lie under the test's name.
+twice=$(awk '{ print $1 }' "$list" | sort | uniq -d)
+if [ -n "$twice" ]; then
+    echo "run.sh: two tests have one name:" $twice >&2
+    exit 2
+fi
+
 export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_leaks=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 # The roots are made before the clocks of the test files start.

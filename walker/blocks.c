@@ -29,6 +29,7 @@ void blocks_release(struct blocks *b)
     free(b->owners);
     free(b->by_run.keys);
     free(b->by_chunk.keys);
+    free(b->map);
     memset(b, 0, sizeof *b);
 }
 
@@ -287,6 +288,42 @@ static size_t run_slots(const struct blocks *b)
     return b->n - b->n_chunks;
 }
 
+/* Every run lies in a piece of its own. */
+static bool runs_fit(const struct blocks *b, unsigned shift)
+{
+    for (size_t i = 0; i < b->n_runs; i++) {
+        uint64_t first = b->runs[i].addr >> shift;
+        if ((run_end(&b->runs[i]) - 1) >> shift != first ||
+            (i && (run_end(&b->runs[i - 1]) - 1) >> shift == first))
+            return false;
+    }
+    return b->n_runs > 0;
+}
+
+/* 4 bytes for each piece from the first run to the last, if enough of them are runs. Without it the
+ * index serves, so that nothing fails for want of memory. */
+static void map_build(struct blocks *b)
+{
+    enum { SMALL_POOL = 12, LARGE_POOL = 14, SPARSE = 64, SLACK = 1 << 20 };
+    unsigned shift = runs_fit(b, LARGE_POOL)   ? LARGE_POOL
+                     : runs_fit(b, SMALL_POOL) ? SMALL_POOL
+                                               : 0;
+    if (!shift)
+        return;
+    uint64_t base = b->runs[0].addr >> shift << shift;
+    uint64_t n = ((run_end(&b->runs[b->n_runs - 1]) - 1 - base) >> shift) + 1;
+    if (n > SLACK && n / SPARSE > b->n_runs)
+        return;
+    b->map = calloc(n, sizeof *b->map);
+    if (!b->map)
+        return;
+    b->map_base = base;
+    b->map_shift = shift;
+    b->map_n = n;
+    for (size_t i = 0; i < b->n_runs; i++)
+        b->map[(b->runs[i].addr - base) >> shift] = (uint32_t)i + 1;
+}
+
 int blocks_sort(struct blocks *b, bool owners, struct err *err)
 {
     if (runs_sort(b) < 0 || chunks_sort(b) < 0)
@@ -309,6 +346,7 @@ int blocks_sort(struct blocks *b, bool owners, struct err *err)
     if (index_build(&b->by_run, b->runs, sizeof *b->runs, b->n_runs) < 0 ||
         index_build(&b->by_chunk, b->chunks, sizeof *b->chunks, b->n_chunks) < 0)
         return no_memory(n, err);
+    map_build(b);
     return 0;
 }
 
@@ -331,18 +369,45 @@ void blocks_place(const struct blocks *b, size_t slot, struct block_place *ret)
     *ret = (struct block_place){r->addr + (slot - r->first) * r->size, r->size, false};
 }
 
+/* The run that may hold addr, or NULL. */
+static const struct block_run *run_at(const struct blocks *b, uint64_t addr)
+{
+    if (b->map) {
+        uint64_t piece = (addr - b->map_base) >> b->map_shift;
+        uint32_t i = addr >= b->map_base && piece < b->map_n ? b->map[piece] : 0;
+        const struct block_run *r = i ? &b->runs[i - 1] : NULL;
+        return r && addr >= r->addr && addr < run_end(r) ? r : NULL;
+    }
+    size_t i = index_seek(&b->by_run, b->runs, sizeof *b->runs, b->n_runs, addr);
+    return i != SIZE_MAX && addr < run_end(&b->runs[i]) ? &b->runs[i] : NULL;
+}
+
+bool blocks_small_at(const struct blocks *b, uint64_t addr, uint32_t size)
+{
+    const struct block_run *r = b->map ? run_at(b, addr) : NULL;
+    return r && r->size <= size;
+}
+
+bool blocks_at(const struct blocks *b, uint64_t addr, struct block_hit *ret)
+{
+    const struct block_run *r = run_at(b, addr);
+    if (r) {
+        uint64_t k = (addr - r->addr) / r->size;
+        *ret = (struct block_hit){r->first + k, {r->addr + k * r->size, r->size, false}};
+        return block_kind(b, ret->slot) != BLOCK_FREE;
+    }
+    size_t i = index_seek(&b->by_chunk, b->chunks, sizeof *b->chunks, b->n_chunks, addr);
+    if (i == SIZE_MAX || addr - b->chunks[i].addr >= b->chunks[i].size)
+        return false;
+    *ret = (struct block_hit){run_slots(b) + i, {b->chunks[i].addr, b->chunks[i].size, true}};
+    return true;
+}
+
 size_t blocks_find(const struct blocks *b, uint64_t addr, uint64_t *start)
 {
-    size_t i = index_seek(&b->by_run, b->runs, sizeof *b->runs, b->n_runs, addr);
-    if (i != SIZE_MAX && addr < run_end(&b->runs[i])) {
-        const struct block_run *r = &b->runs[i];
-        uint64_t k = (addr - r->addr) / r->size;
-        *start = r->addr + k * r->size;
-        return block_kind(b, r->first + k) == BLOCK_FREE ? SIZE_MAX : r->first + k;
-    }
-    i = index_seek(&b->by_chunk, b->chunks, sizeof *b->chunks, b->n_chunks, addr);
-    if (i == SIZE_MAX || addr - b->chunks[i].addr >= b->chunks[i].size)
+    struct block_hit hit;
+    if (!blocks_at(b, addr, &hit))
         return SIZE_MAX;
-    *start = b->chunks[i].addr;
-    return run_slots(b) + i;
+    *start = hit.place.addr;
+    return hit.slot;
 }

@@ -62,6 +62,12 @@ struct blocks {
     uint32_t
         *owners; /* by slot: index of the owner's slot + 1, 0 for none; NULL unless asked for */
     struct block_index by_run, by_chunk; /* blocks_sort's */
+    /* Pools lie one in each piece of 4 or 16 KiB: run index + 1 by piece, 0 for none. NULL where
+     * runs are not like that (mimalloc), or lie too far apart. */
+    uint32_t *map;
+    uint64_t map_base;
+    unsigned map_shift;
+    size_t map_n;
     uint64_t
         debug_front; /* PYTHONMALLOC=debug: bytes in front of what the program sees (16), or 0 */
 };
@@ -84,6 +90,15 @@ struct block_place {
     bool chunk;
 };
 void blocks_place(const struct blocks *b, size_t slot, struct block_place *ret);
+/* The block in use that holds addr: its slot and where it lies. False if there is none. */
+struct block_hit {
+    size_t slot;
+    struct block_place place;
+};
+bool blocks_at(const struct blocks *b, uint64_t addr, struct block_hit *ret);
+/* addr lies in a run whose blocks have at most `size` bytes. Cheap; false for want of a map, too.
+ */
+bool blocks_small_at(const struct blocks *b, uint64_t addr, uint32_t size);
 /* The slot of the block in use that holds addr, or SIZE_MAX. *start: the block's address. */
 size_t blocks_find(const struct blocks *b, uint64_t addr, uint64_t *start);
 

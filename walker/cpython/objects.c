@@ -419,6 +419,8 @@ static uint32_t known_type(const struct objects *o, struct near_types *near, uin
         return BLOCK_NO_TYPE;
     if (near && near->slots[i].addr == addr)
         return (uint32_t)near->slots[i].index;
+    if (!types_maybe(&o->types, addr))
+        return BLOCK_NO_TYPE;
     const uint64_t *found = addrset_find(&o->types.known, addr);
     if (!found || !*found)
         return BLOCK_NO_TYPE;
@@ -431,6 +433,10 @@ static uint32_t known_type(const struct objects *o, struct near_types *near, uin
 
 static uint32_t new_type(struct objects *o, uint64_t addr)
 {
+    /* A type is larger than most of pymalloc's blocks: what points into those is none, and need not
+     * be read. */
+    if (blocks_small_at(o->blocks, addr, TYPE_BLOCK_MAX))
+        return BLOCK_NO_TYPE;
     const struct type_info *t = types_get(o, addr);
     return t ? types_index(o, t) : BLOCK_NO_TYPE;
 }

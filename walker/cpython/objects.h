@@ -53,10 +53,15 @@ struct type_info {
     bool is_type; /* a metatype: its instances are types */
 };
 
+enum { TYPE_FILTER_BITS = 1 << 16, TYPE_BLOCK_MAX = 384 };
+
 struct types {
     struct type_info *items;
     size_t n, cap;
     struct addrset known; /* address -> index + 1; rejected addresses -> 0 */
+    /* A bit for each known type's address, by a hash: most words of a heap are none, and this is in
+     * the cache where the set is not. */
+    uint64_t filter[TYPE_FILTER_BITS / 64];
     struct strpool names;
 };
 
@@ -82,6 +87,12 @@ void types_release(struct types *t);
 /* The type at addr, proven (READY, sane sizes, a metatype that is a type, a printable name), or
  * NULL. The pointer is valid until the next call. ERR_NOMEM makes it NULL as well. */
 const struct type_info *types_get(struct objects *o, uint64_t addr);
+/* False: no type at addr is known. */
+static inline bool types_maybe(const struct types *t, uint64_t addr)
+{
+    uint64_t bit = (addr >> 3) * 0x9e3779b97f4a7c15u >> 48;
+    return t->filter[bit / 64] >> bit % 64 & 1;
+}
 uint32_t types_index(const struct objects *o, const struct type_info *t);
 
 /* ---- objects.c ---- */

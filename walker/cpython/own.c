@@ -48,34 +48,34 @@ struct blocks_span blocks_span(const struct blocks *b)
 
 /* Debug hooks put their bytes in front of what Python allocates, of a chunk even twice: pymalloc's
  * hooks ask malloc's. Whether Python allocated a chunk at all is not known. */
-static size_t begins_at(const struct blocks *b, const struct blocks_span *span, uint64_t addr)
+static bool begins_at(const struct blocks *b, const struct blocks_span *span, uint64_t addr,
+                      struct block_hit *ret)
 {
     enum { ALIGN = 8 };
-    uint64_t start;
-    if (addr < span->start || addr >= span->end || addr % ALIGN)
-        return SIZE_MAX;
-    size_t slot = blocks_find(b, addr, &start);
-    if (slot == SIZE_MAX || addr == start + b->debug_front)
-        return slot;
-    bool chunk = slot >= b->n - b->n_chunks;
-    return chunk && (addr == start || addr == start + 2 * b->debug_front) ? slot : SIZE_MAX;
+    if (addr < span->start || addr >= span->end || addr % ALIGN || !blocks_at(b, addr, ret))
+        return false;
+    uint64_t into = addr - ret->place.addr;
+    return into == b->debug_front ||
+           (ret->place.chunk && (into == 0 || into == 2 * b->debug_front));
 }
 
 size_t unowned_at(const struct objects *o, const struct blocks_span *span, uint64_t addr)
 {
-    size_t slot = begins_at(o->blocks, span, addr);
-    return slot != SIZE_MAX && block_kind(o->blocks, slot) == BLOCK_UNOWNED ? slot : SIZE_MAX;
+    struct block_hit hit;
+    if (!begins_at(o->blocks, span, addr, &hit))
+        return SIZE_MAX;
+    return block_kind(o->blocks, hit.slot) == BLOCK_UNOWNED ? hit.slot : SIZE_MAX;
 }
 
 static void claim(void *ctx, uint64_t addr, uint64_t size)
 {
     struct claims *c = ctx;
     struct blocks *b = c->o->blocks;
-    size_t slot = begins_at(b, &c->span, addr);
-    if (slot == SIZE_MAX || slot == c->slot)
+    struct block_hit hit;
+    if (!begins_at(b, &c->span, addr, &hit) || hit.slot == c->slot)
         return;
-    struct block_place place;
-    blocks_place(b, slot, &place);
+    size_t slot = hit.slot;
+    struct block_place place = hit.place;
     if (size > place.size - (addr - place.addr))
         return;
     enum block_kind kind = block_kind(b, slot);

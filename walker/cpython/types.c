@@ -162,6 +162,8 @@ static const struct type_info *add(struct objects *o, struct type_fields *f,
         /* A chain of metatypes that meets itself has rejected this one on the way. */
         *addrset_find(&types->known, addr) = types->n + 1;
         types->items[types->n] = f->info;
+        uint64_t bit = (addr >> 3) * 0x9e3779b97f4a7c15u >> 48;
+        types->filter[bit / 64] |= (uint64_t)1 << bit % 64;
         return &types->items[types->n++];
     }
     note_add(o->notes, "objects.memory", addr, 0,
