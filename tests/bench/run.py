@@ -36,7 +36,8 @@ def measure(kind, mib):
     target = subprocess.Popen([PYTHON, HERE + "/objects.py", kind, str(mib)], stdout=subprocess.PIPE, text=True)
     try:
         target.stdout.readline()
-        ways = {"copy": ("--read", "copy"), "window": ("--read", "window")}
+        ways = {"copy": ("--read", "copy"), "no types": ("--read", "copy", "--no-types"),
+                "window, no types": ("--read", "window", "--no-types")}
         rows = {w: [] for w in ways}
         floors = []
         for _ in range(ROUNDS):
@@ -50,7 +51,7 @@ def measure(kind, mib):
             kind, size, statistics.median(f[1] for f in floors), statistics.median(f[2] for f in floors)))
         for way, r in rows.items():
             m = [statistics.median(c) for c in zip(*r)]
-            print("  %-6s pause %6.1f ms = %.2f x copy; wall %6.1f ms = %.2f x copy, %.2f x the copy's whole run; peak %.0f MiB"
+            print("  %-16s pause %6.1f ms = %.2f x copy; wall %6.1f ms = %.2f x copy, %.2f x the copy's whole run; peak %.0f MiB"
                   % (way, m[0], m[3], m[1], m[4], m[5], m[2]), flush=True)
     finally:
         target.kill()
