@@ -3,6 +3,7 @@
 #ifndef HEAPCENSUS_CPYTHON_H
 #define HEAPCENSUS_CPYTHON_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,6 +50,7 @@ struct cpython_input {
     size_t n_modules;
     bool partial; /* the source lacks bytes that the process had: bytes that cannot be read speak
                      neither for a layout nor against it */
+    const volatile sig_atomic_t *interrupted; /* turns nonzero: give up; may be NULL */
 };
 
 /* One pymalloc state: the main interpreter's, or that of an own-GIL subinterpreter (3.12+). */

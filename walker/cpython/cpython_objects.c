@@ -47,6 +47,8 @@ static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
     if (rc < 0)
         return rc;
     extension_infer(o);
+    if (objects_stopped(o))
+        return err_set(err, ERR_INTERRUPTED, "interrupted");
     return objects_report(o, snap, err);
 }
 

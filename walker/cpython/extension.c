@@ -135,6 +135,6 @@ void extension_infer(struct objects *o)
     for (size_t i = 0; i < f.n; i++)
         if (!nothing_known(&o->types.items[i]))
             f.tries[i] = TRIES;
-    blocks_each(b, infer_slot, &f);
+    blocks_each(o, infer_slot, &f);
     free(f.tries);
 }

@@ -187,7 +187,7 @@ static void enter_arena(struct sums *s, uint64_t addr)
 static int sum_runs(struct sums *s)
 {
     const struct blocks *b = s->o->blocks;
-    for (size_t i = 0; i < b->n_runs; i++) {
+    for (size_t i = 0; i < b->n_runs && !objects_stopped(s->o); i++) {
         const struct block_run *r = &b->runs[i];
         enter_arena(s, r->addr);
         /* So that kind_sizeof finds its bytes at hand. */

@@ -556,10 +556,10 @@ int objects_classify(struct objects *o, struct err *err)
         return rc;
     shape_init(o, &s);
     memset(&near, 0, sizeof near);
-    for (size_t i = 0; i < bs->n_runs; i++)
+    for (size_t i = 0; i < bs->n_runs && !objects_stopped(o); i++)
         classify_run(o, &s, &near, &bs->runs[i]);
     size_t first = bs->n - bs->n_chunks;
-    for (size_t i = 0; i < bs->n_chunks; i++)
+    for (size_t i = 0; i < bs->n_chunks && !objects_stopped(o); i++)
         classify_chunk(o, &s, &near, &bs->chunks[i], first + i);
-    return 0;
+    return objects_stopped(o) ? err_set(err, ERR_INTERRUPTED, "interrupted") : 0;
 }

@@ -81,6 +81,12 @@ struct objects {
  * all there. Costs nothing over a backend with `direct`. */
 const uint8_t *objects_peek(struct objects *o, uint64_t addr, size_t len);
 
+/* Whoever waits has given up: the passes over millions of blocks look at it run by run. */
+static inline bool objects_stopped(const struct objects *o)
+{
+    return o->in->interrupted && *o->in->interrupted;
+}
+
 /* ---- types.c ---- */
 void types_init(struct types *t);
 void types_release(struct types *t);

@@ -141,17 +141,18 @@ static void own_slot(void *ctx, size_t slot, const struct block_place *place)
     kind_buffers(o, t, object_in_block(o, place, t), claim, &p->claims);
 }
 
-void blocks_each(const struct blocks *b, block_fn fn, void *ctx)
+void blocks_each(const struct objects *o, block_fn fn, void *ctx)
 {
+    const struct blocks *b = o->blocks;
     struct block_place place = {.chunk = false};
-    for (size_t i = 0; i < b->n_runs; i++) {
+    for (size_t i = 0; i < b->n_runs && !objects_stopped(o); i++) {
         place.size = b->runs[i].size;
         place.addr = b->runs[i].addr;
         for (uint32_t k = 0; k < b->runs[i].n; k++, place.addr += place.size)
             fn(ctx, b->runs[i].first + k, &place);
     }
     place.chunk = true;
-    for (size_t i = 0; i < b->n_chunks; i++) {
+    for (size_t i = 0; i < b->n_chunks && !objects_stopped(o); i++) {
         place.addr = b->chunks[i].addr;
         place.size = b->chunks[i].size;
         fn(ctx, b->n - b->n_chunks + i, &place);
@@ -170,9 +171,9 @@ int objects_own(struct objects *o, struct err *err)
                      .owns = table,
                      .n_owns = n,
                      .which = OWNS_FIRST};
-    blocks_each(o->blocks, own_slot, &p);
+    blocks_each(o, own_slot, &p);
     p.which = OWNS;
-    blocks_each(o->blocks, own_slot, &p);
+    blocks_each(o, own_slot, &p);
     free(table);
     if (p.claims.conflicts)
         note_remark(o->notes, "objects.conflict", p.claims.conflict_at, p.claims.conflict_bytes,

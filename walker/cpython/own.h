@@ -60,7 +60,7 @@ struct blocks_span {
 struct blocks_span blocks_span(const struct blocks *b);
 /* All slots in the order of addresses, those of runs first, then those of chunks (own.c). */
 typedef void (*block_fn)(void *ctx, size_t slot, const struct block_place *place);
-void blocks_each(const struct blocks *b, block_fn fn, void *ctx);
+void blocks_each(const struct objects *o, block_fn fn, void *ctx);
 /* The slot of the unowned block which the program sees begin at addr, or SIZE_MAX (own.c). */
 size_t unowned_at(const struct objects *o, const struct blocks_span *span, uint64_t addr);
 /* After objects have their buffers: what the interpreter's own memory points to (runtime_owned.c).
