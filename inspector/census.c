@@ -149,6 +149,25 @@ static int choose_way(struct census *c, uint64_t bytes, struct err *err)
     return rc;
 }
 
+/* Copying takes about a quarter of a second a GiB. Where that is longer than the pause may be, what
+ * types need besides is left out, unless they were asked for. */
+static bool too_slow(const struct census *c, uint64_t bytes)
+{
+    enum { BYTES_PER_NS = 4 };
+    return c->types && !c->opt->must_types && c->opt->way == READ_AUTO && !c->opt->no_pause &&
+           bytes / BYTES_PER_NS > c->opt->max_pause_ns;
+}
+
+static int plan_copy(struct census *c, struct mem *cache, struct copy_plan *plan, struct err *err)
+{
+    int rc = plan_needed(&c->maps, &c->pages, cache, &c->py, c->types, plan, err);
+    if (rc < 0 || !too_slow(c, plan->bytes))
+        return rc;
+    c->types = false;
+    c->hurried = true;
+    return plan_needed(&c->maps, &c->pages, cache, &c->py, false, plan, err);
+}
+
 /* A first look at the running process: how much there will be to copy. */
 static int first_look(struct census *c, struct err *err)
 {
@@ -162,7 +181,7 @@ static int first_look(struct census *c, struct err *err)
     if (rc == 0)
         rc = plan_look(&c->maps, &c->pages, &c->modules, cache, &c->py, err);
     if (rc == 0)
-        rc = plan_needed(&c->maps, &c->pages, cache, &c->py, c->types, &plan, err);
+        rc = plan_copy(c, cache, &plan, err);
     if (rc == 0)
         rc = choose_way(c, plan.bytes, err);
     mem_close(cache);
@@ -406,10 +425,11 @@ static void add_notes(struct census *c)
             "without thread registers",
             c->stop.tracer_name, c->stop.tracer);
     if (c->hurried)
-        note_remark(
-            &notes, "types.skipped", 0, 0,
-            "there was no room for a copy of the process, and types take long to count while it "
-            "stands still: `types` or --read window does it all the same");
+        note_remark(&notes, "types.skipped", 0, 0,
+                    "types were not counted, to keep the pause short (%s); `heapcensus types PID` "
+                    "counts them all the same",
+                    c->windowed ? "there is no room for a copy"
+                                : "--max-pause allows a longer one");
     if (c->modules.unread)
         note_remark(&notes, "modules.unread", 0, 0,
                     "%zu mapped files could be read neither as files nor in memory",
