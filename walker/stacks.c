@@ -12,6 +12,7 @@ enum {
     /* struct pthread is 0x8c0..0x940 bytes in 2.28..2.43 and ends with the mapping, up to 64 bytes
      * of alignment: rounding fs_base + this up to a page gives the mapping's end. */
     DESCRIPTOR_BYTES = 0x8c0,
+    DESCRIPTOR_MAX = 0xa00,
     /* How far below a mapping's end a descriptor is looked for: the descriptor and its page. */
     SEARCH_BYTES = 2 * PAGE
 };
@@ -24,6 +25,25 @@ static int claim(struct blockmap *map, uint64_t lo, uint64_t hi, const char *wha
     return blockmap_claim_one(map, lo, hi, CAT_STACKS, 1, what, err);
 }
 
+/* Where the stack of a thread with its guard begins, as its descriptor says; 0 if it does not. The
+ * descriptor keeps {stackblock, stackblock_size, guardsize} somewhere (it differs by release): no
+ * other three words fit this stack. */
+static uint64_t stack_start(struct mem *mem, const struct walk_thread *t)
+{
+    uint8_t bytes[DESCRIPTOR_MAX];
+    size_t got = mem_read_some(mem, t->fs_base, bytes, sizeof bytes);
+    for (size_t i = 0; i + 24 <= got; i += 8) {
+        uint64_t start = load_u64(bytes + i), size = load_u64(bytes + i + 8), end;
+        uint64_t guard = load_u64(bytes + i + 16);
+        if (start % PAGE || size % PAGE || guard % PAGE || guard >= size || start > t->sp ||
+            add_overflows(start, size, &end))
+            continue;
+        if (end > t->fs_base && end - t->fs_base <= DESCRIPTOR_BYTES + PAGE)
+            return start;
+    }
+    return 0;
+}
+
 /* From `floor` on: the end of the stack below, where both lie in one mapping. glibc 2.42 and newer
  * guards stacks within their mapping, and the kernel merges neighbours. */
 static int claim_thread(const struct walk_input *in, const struct walk_thread *t, uint64_t *floor,
@@ -33,7 +53,7 @@ static int claim_thread(const struct walk_input *in, const struct walk_thread *t
     if (!v || !vma_is_heapish(v) || t->fs_base < t->sp || t->fs_base >= v->end)
         return 0; /* the main stack is its own mapping; a stack of the program's own stays as it is
                    */
-    uint64_t start = max_u64(v->start, *floor);
+    uint64_t start = max_u64(max_u64(v->start, *floor), stack_start(in->mem, t));
     uint64_t end = min_u64(round_up(t->fs_base + DESCRIPTOR_BYTES, PAGE), v->end);
     if (t->sp < start)
         return 0;
