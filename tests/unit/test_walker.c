@@ -369,6 +369,42 @@ static void stack_claim(uint64_t fs, uint64_t sp, bool descriptor, struct blockm
     snapshot_release(&snap);
 }
 
+/* Two stacks and, below them, memory of somebody else, which the kernel has merged into one
+ * mapping: what glibc 2.42 and newer make. The descriptors say where the stacks begin. */
+static void test_merged_stacks(void)
+{
+    static uint8_t area[16 * PAGE];
+    const uint64_t at = 0x7f0000001000, low = at + 4 * PAGE, high = at + 10 * PAGE;
+    const uint64_t fs[] = {at + 15 * PAGE + 0x6c0, at + 9 * PAGE + 0x6c0}, size = 6 * PAGE;
+    const uint64_t starts[] = {high, low}, guard = PAGE;
+    const struct vma v = {
+        .start = at, .end = at + sizeof area, .r = true, .w = true, .kind = VMA_ANON, .name = ""};
+    struct mem_image_piece piece = {at, area, sizeof area};
+    struct walk_thread threads[] = {{1, fs[0], high + 2 * PAGE}, {2, fs[1], low + 3 * PAGE}};
+    struct residency res = {.unknown = true};
+    struct walk_input in = {.vmas = {&v, 1}, .threads = threads, .n_threads = 2};
+    struct snapshot snap;
+    struct notes notes;
+    struct blockmap map;
+    for (int i = 0; i < 2; i++) {
+        uint8_t *field = area + (fs[i] - at) + 0x690 / 2;
+        memcpy(field, &starts[i], 8);
+        memcpy(field + 8, &size, 8);
+        memcpy(field + 16, &guard, 8);
+    }
+    snapshot_init(&snap);
+    notes_init(&notes, &snap);
+    blockmap_init(&map, &res);
+    if (mem_image_new(&piece, 1, &in.mem, NULL) < 0 || stacks_claim(&in, &map, &notes, NULL) < 0)
+        abort();
+    ok(map.n == 2 && map.items[0]->start == low && map.items[0]->end == high &&
+           map.items[1]->start == high && map.items[1]->end == at + sizeof area,
+       "stacks in one mapping with other memory, whatever the order of the threads");
+    mem_close(in.mem);
+    blockmap_release(&map);
+    snapshot_release(&snap);
+}
+
 static void test_stacks(void)
 {
     const uint64_t at = 0x7f0000001000, end = at + STACK_PAGES * PAGE;
@@ -402,5 +438,6 @@ int main(void)
     test_residency_random();
     test_notes();
     test_stacks();
+    test_merged_stacks();
     return done_testing();
 }
