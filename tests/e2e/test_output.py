@@ -15,7 +15,7 @@ try:
 except ImportError:
     jsonschema = None
 
-VIEWS = ["summary", "sizes", "arenas", "malloc", "maps"]
+VIEWS = ["summary", "types", "sizes", "arenas", "malloc", "maps"]
 NO_SCHEMA = "python3-jsonschema is not installed"
 RAW_NAME = b"a\x1b[31m\nb\x07\xff\x9b"
 BUSY = """
