@@ -44,5 +44,22 @@ for name in sorted(new, key=lambda n: old[n][0] - new[n][0]):
         print("%+12d %+12d  %s" % (grown, new[name][1] - old[name][1], name))
 print("%+12d %12s  %s" % (new["total"][0] - old["total"][0], "", "total"))
 PY
+/usr/bin/env python3 - "$tmp/before.jsonl.gz" "$tmp/after.jsonl.gz" <<'PY'
+import gzip, json, sys
+
+def types(path):
+    rows = {}
+    for record in map(json.loads, gzip.open(path, "rt")):
+        if record["record"] == "type":
+            count, size = rows.get(record["name"], (0, 0))
+            rows[record["name"]] = (count + record["count"], size + record["bytes"] + record["buffer_bytes"])
+    return rows
+
+old, new = (types(p) for p in sys.argv[1:])
+grown = {n: (new[n][1] - old.get(n, (0, 0))[1], new[n][0] - old.get(n, (0, 0))[0]) for n in new}
+print("\n%12s %12s  %s" % ("bytes", "objects", "type (with the buffers that it owns)"))
+for name in sorted(grown, key=grown.get, reverse=True)[:5]:
+    print("%+12d %+12d  %s" % (*grown[name], name))
+PY
 echo
 echo "The service ran on all the time. Now try: sudo build/heapcensus PID on a program of your own."
