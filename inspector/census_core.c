@@ -105,8 +105,6 @@ static void count_missing(struct core_census *s, const struct vma *v)
         s->left_out_bytes += size - dumped;
     if (vma_is_heapish(v))
         s->heap_bytes += dumped;
-    if (seg && seg->here < seg->dumped)
-        s->cut_bytes += seg->dumped - seg->here;
 }
 
 /* What is resident: the kernel's own figures where heapcensus core kept them, else what is there.

@@ -25,7 +25,6 @@ struct core_census {
     struct mem *cache; /* over guard */
     bool has_rss;      /* the core keeps the kernel's own figures */
     /* Writable memory of the process that is not in the core: */
-    uint64_t cut_bytes;      /* the file ends before it */
     uint64_t left_out_bytes; /* private, and whoever wrote the core left it out */
     uint64_t shared_bytes;   /* shared, and left out: no walk looks into it */
     uint64_t file_bytes; /* of mapped files, left out: what proven files hold is read from them */

@@ -125,20 +125,6 @@ static int open_regular(const char *path, int *ret, struct err *err)
     return 0;
 }
 
-bool core_is_core(const char *path)
-{
-    _Alignas(Elf64_Ehdr) uint8_t head[HEAD_BYTES];
-    const char *packed;
-    int fd;
-    if (open_regular(path, &fd, NULL) < 0)
-        return false;
-    size_t len = read_head(fd, head, sizeof head, &packed);
-    close(fd);
-    /* One that we cannot read is a core all the same: core_open says why. */
-    int rc = check_header(head, len, NULL);
-    return rc == 0 || rc == ERR_UNSUPPORTED;
-}
-
 bool core_looks_like_one(const char *path)
 {
     _Alignas(Elf64_Ehdr) uint8_t head[HEAD_BYTES];

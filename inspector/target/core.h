@@ -126,8 +126,6 @@ void core_close(struct core *core); /* also of a zeroed struct */
  * a compressed file of which nothing can be decompressed, but for gzip: a snapshot may be that.
  * Reads at most its first few KiB. False also when it cannot be opened. */
 bool core_looks_like_one(const char *path);
-/* Is it a core? */
-bool core_is_core(const char *path);
 
 /* core_notes.c: one PT_NOTE segment; called by core_open for each. `len` bytes that the file really
  * has. ERR_NOMEM only. */
