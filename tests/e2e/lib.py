@@ -20,6 +20,7 @@ WAITING = "import time\nprint('READY', flush=True)\nwhile True: time.sleep(0.02)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_PR_SET_THP_DISABLE = 41
 
 
 class Tap:
@@ -59,8 +60,14 @@ class Tap:
         return 1 if self.failed else 0
 
 
+def no_huge_pages():
+    """For preexec_fn: the kernel collapses no memory of the program while a test compares what is resident."""
+    _LIBC.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+
 def _die_with_parent():
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    no_huge_pages()
 
 
 def environment(**extra):

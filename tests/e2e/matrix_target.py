@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 
+asleep = []
+
 
 def fill():
     keep = [b"x" * s for s in range(1, 700, 7) for _ in range(60)]
@@ -28,7 +30,18 @@ def fill():
 def idle_thread():
     mine = [bytes(600 + i) for i in range(200)]
     del mine[::2]
+    asleep.append(1)
     time.sleep(100000)
+
+
+def start_idle(n):
+    """Start n threads and wait until they allocate no more, however busy the machine is: whoever has appended holds
+    the GIL, as nobody may take it away, until it sleeps."""
+    sys.setswitchinterval(3600)
+    for _ in range(n):
+        threading.Thread(target=idle_thread, daemon=True).start()
+    while len(asleep) < n:
+        time.sleep(0.01)
 
 
 def mallinfo():
@@ -52,14 +65,14 @@ def main():
     stats, info, blocks = (os.open(p, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) for p in sys.argv[1:4])
     keep = fill()
     # getallocatedblocks() of mimalloc counts the blocks of the calling thread only
-    for _ in range(0 if os.environ.get("PYTHONMALLOC") == "mimalloc" else 2):
-        threading.Thread(target=idle_thread, daemon=True).start()
-    time.sleep(0.2)
+    start_idle(0 if os.environ.get("PYTHONMALLOC") == "mimalloc" else 2)
     gc.collect()
     gc.disable()
     function, count = mallinfo(), array.array("q", [0])
     saved = os.dup(2)
     os.dup2(stats, 2)
+    # To look an attribute up can free a block: the cache of methods holds the last reference to some names.
+    debug_stats, dup2, write, sleep = sys._debugmallocstats, os.dup2, os.write, time.sleep
 
     def tell():
         os.ftruncate(stats, 0)
@@ -67,15 +80,15 @@ def main():
         os.lseek(info, 0, os.SEEK_SET)
         os.lseek(blocks, 0, os.SEEK_SET)
         if function is not None:
-            os.write(info, function())
+            write(info, function())
         count[0] = sys.getallocatedblocks()
-        os.write(blocks, count)
-        sys._debugmallocstats()
-        os.dup2(saved, 2)
+        write(blocks, count)
+        debug_stats()
+        dup2(saved, 2)
         if ready[0]:
-            os.write(1, b"R")
+            write(1, b"R")
             while True:  # no loop object, no return: nothing is freed after the truth was told
-                time.sleep(3600)
+                sleep(3600)
 
     ready = [False]
     tell()  # finds out what it needs; the second time it is all there

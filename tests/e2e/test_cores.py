@@ -18,6 +18,7 @@ import sys
 import time
 
 from builds import BUILD, TOOL, Running, all_builds, settings_of
+from lib import no_huge_pages
 
 SCRATCH = os.path.join(BUILD, "cores")
 FILTERS = (0x33, 0x3F, 0x7)
@@ -39,7 +40,8 @@ def skip(name, reason):
     print("ok %d - %s # SKIP %s" % (count, name, reason), flush=True)
 
 
-def unlimited_core():
+def in_target():
+    no_huge_pages()
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
@@ -339,7 +341,7 @@ def check_build(build, bare):
         env = {"PYTHONMALLOC": setting} if setting else {}
         name = "%s, %s" % (build.name, allocator)
         for filter_bits in FILTERS if i == 0 else FILTERS[:1]:
-            with Running(build, env, unlimited_core) as target:
+            with Running(build, env, in_target) as target:
                 target.status()
                 run, live = census(target.pid)
                 if run.returncode != 0:

@@ -124,18 +124,20 @@ def main():
     later = [types_population.Plain(n) for n in range(100)]  # not frozen
     del found, kinds, own
     ready = [False]
+    # To look an attribute up can free a block: the cache of methods holds the last reference to some names.
+    seek, write, sleep = os.lseek, os.write, time.sleep
 
     def tell():
         describe(table, sizes)
-        os.lseek(files[1], 0, os.SEEK_SET)
-        os.write(files[1], table)
+        seek(files[1], 0, 0)
+        write(files[1], table)
         gc_facts(facts)
-        os.write(files[3], facts)
+        write(files[3], facts)
         if ready[0]:
-            os.write(1, b"R")
+            write(1, b"R")
             while True:  # no loop object, no return: nothing is freed after the truth was told
-                time.sleep(3600)
-        os.lseek(files[3], 0, os.SEEK_SET)
+                sleep(3600)
+        seek(files[3], 0, 0)
 
     tell()
     ready[0] = True
