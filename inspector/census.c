@@ -2,12 +2,10 @@
  * be known or prepared while the target runs (ELF files, memory for the copy) comes before the
  * stop; within it only the mappings, the present pages, smaps and the bytes; the analysis comes
  * after. */
-#define _GNU_SOURCE /* pthread_clockjoin_np */
 #include "inspector/census.h"
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +13,9 @@
 #include <unistd.h>
 
 #include "formats/base/num.h"
+#include "formats/base/vec.h"
+#include "inspector/hold.h"
+#include "inspector/journal.h"
 #include "inspector/modules.h"
 #include "inspector/pause_guard.h"
 #include "inspector/plan.h"
@@ -33,13 +34,6 @@
 
 enum { WINDOW_CACHE_PAGES = 1024 };
 
-enum { MAX_TOLD = 16 };
-
-struct told {
-    uint64_t ns;
-    const char *what;
-};
-
 struct census {
     const struct options *opt;
     struct snapshot *snap;
@@ -52,7 +46,9 @@ struct census {
     struct stop stop;
     struct copy *copy;
     struct copy_stats copied;
-    struct mem *files; /* text and constants, from the modules' files */
+    struct mem *files;            /* text and constants, from the modules' files */
+    struct mem_region *relocated; /* mappings that are read-only since the loader relocated them */
+    size_t n_relocated, cap_relocated;
     struct mem *both;  /* what is analysed, with files below it */
     struct mem *live;  /* /proc/PID/mem */
     struct mem *guard; /* over live, in windowed mode: lets go when time is up */
@@ -63,28 +59,11 @@ struct census {
     bool windowed; /* walk while stopped, instead of copying */
     bool types;    /* look at every block */
     bool hurried;  /* ... was not done, for the pause's sake */
-    uint64_t begun_ns;
-    struct told told[MAX_TOLD];
-    size_t n_told;
+    struct journal journal;
     bool late;    /* the deadline passed before all was read */
     bool stopped; /* by us or by another tracer */
     bool moved;   /* the other tracer let it run while we read */
 };
-
-/* -v: when each phase was over, in milliseconds since the start. */
-static void tell(struct census *c, const char *what)
-{
-    if (c->n_told < MAX_TOLD)
-        c->told[c->n_told++] = (struct told){sys_now_ns(), what};
-}
-
-/* Said when the target runs again: it may be the target that reads our stderr. */
-static void say_told(const struct census *c)
-{
-    for (size_t i = 0; c->opt->verbose && i < c->n_told; i++)
-        fprintf(stderr, "%9.1f ms  %s\n", (double)(c->told[i].ns - c->begun_ns) / 1e6,
-                c->told[i].what);
-}
 
 static void census_init(struct census *c, const struct options *opt, struct snapshot *snap)
 {
@@ -96,7 +75,7 @@ static void census_init(struct census *c, const struct options *opt, struct snap
     pages_init(&c->pages);
     modules_init(&c->modules);
     stop_init(&c->stop, &interrupted);
-    c->begun_ns = sys_now_ns();
+    journal_init(&c->journal);
 }
 
 static void census_release(struct census *c)
@@ -114,6 +93,7 @@ static void census_release(struct census *c)
     pages_release(&c->pages);
     modules_release(&c->modules);
     maps_release(&c->maps);
+    free(c->relocated);
     free(c->threads);
 }
 
@@ -158,14 +138,20 @@ static bool too_slow(const struct census *c, uint64_t bytes)
            bytes / BYTES_PER_NS > c->opt->max_pause_ns;
 }
 
+static int plan_now(struct census *c, struct mem *cache, struct copy_plan *plan, struct err *err)
+{
+    struct plan_wish wish = {c->types, c->relocated, c->n_relocated};
+    return plan_needed(&c->maps, &c->pages, cache, &c->py, &wish, plan, err);
+}
+
 static int plan_copy(struct census *c, struct mem *cache, struct copy_plan *plan, struct err *err)
 {
-    int rc = plan_needed(&c->maps, &c->pages, cache, &c->py, c->types, plan, err);
+    int rc = plan_now(c, cache, plan, err);
     if (rc < 0 || !too_slow(c, plan->bytes))
         return rc;
     c->types = false;
     c->hurried = true;
-    return plan_needed(&c->maps, &c->pages, cache, &c->py, false, plan, err);
+    return plan_now(c, cache, plan, err);
 }
 
 /* A first look at the running process: how much there will be to copy. */
@@ -206,19 +192,34 @@ static int prepare_copy(struct census *c, struct err *err)
     return rc;
 }
 
-/* Names of types and other constants lie in text mappings, which are not copied: from the files. */
+static int add_relocated(struct census *c, const struct vma *v, struct err *err)
+{
+    if (vec_reserve(&c->relocated, &c->cap_relocated, c->n_relocated + 1, sizeof *c->relocated) < 0)
+        return err_set(err, ERR_NOMEM, "no memory to list the mappings of files");
+    c->relocated[c->n_relocated++] = (struct mem_region){v->start, v->end};
+    return 0;
+}
+
+/* Names of types and other constants lie in text mappings, which are not copied: from the files.
+ * What the loader changed there, as tables of pointers, is not in them, and has to be copied. */
 static int add_constants(void *ctx, struct elf_file *elf, const struct vma *first, struct err *err)
 {
     struct census *c = ctx;
+    uint64_t bias;
     int rc = 0;
+    if (elf_bias(elf, first->start, first->offset, &bias, NULL) < 0)
+        return 0;
     for (size_t i = 0; rc == 0 && i < c->maps.n; i++) {
         const struct vma *v = &c->maps.items[i];
         if (v->w || v->inode != first->inode || v->dev != first->dev ||
             strcmp(v->name, first->name) != 0)
             continue;
-        rc = core_mem_add(c->files, v->start, v->end, elf_fd(elf), v->offset, err);
+        if (elf_is_constant(elf, v->start - bias, v->end - v->start))
+            rc = core_mem_add(c->files, v->start, v->end, elf_fd(elf), v->offset, err);
+        else
+            rc = add_relocated(c, v, err);
     }
-    return rc;
+    return modules_file_missed(rc, err);
 }
 
 static int read_modules(struct census *c, struct err *err)
@@ -227,7 +228,11 @@ static int read_modules(struct census *c, struct err *err)
     static const struct core_pages no_pages;
     struct modules_files files = {add_constants, c};
     int rc = core_mem_new(&none, &no_pages, &c->files, err);
-    return rc < 0 ? rc : modules_read(&c->modules, c->opt->pid, &c->maps, &files, err);
+    c->n_relocated = 0;
+    if (rc == 0)
+        rc = modules_read(&c->modules, c->opt->pid, &c->maps, &files, err);
+    plan_sort(c->relocated, c->n_relocated);
+    return rc;
 }
 
 static int prepare(struct census *c, struct err *err)
@@ -237,15 +242,15 @@ static int prepare(struct census *c, struct err *err)
         rc = proc_status_read(c->opt->pid, &c->proc, err);
     if (rc == 0)
         rc = maps_read(&c->maps, c->opt->pid, err);
-    tell(c, "mappings read");
+    journal_add(&c->journal, "mappings read");
     if (rc == 0)
         rc = read_modules(c, err);
-    tell(c, "ELF files read");
+    journal_add(&c->journal, "ELF files read");
     if (rc == 0)
         rc = pages_scan_maps(&c->pages, c->opt->pid, &c->maps, PAGES_AUTO, err);
     if (rc == 0)
         rc = prepare_copy(c, err);
-    tell(c, c->copy ? "memory for the copy taken" : "prepared to read in windows");
+    journal_add(&c->journal, c->copy ? "memory for the copy taken" : "prepared to read in windows");
     return rc;
 }
 
@@ -307,7 +312,7 @@ static void let_go(struct census *c)
     if (c->stop.held_by_tracer && !stop_still_held(&c->stop))
         c->moved = true;
     if (c->stop.n && !c->stop.ended_ns)
-        tell(c, "letting the process go");
+        journal_add(&c->journal, "letting the process go");
     stop_end(&c->stop);
     c->paused_ns = stop_paused_ns(&c->stop);
 }
@@ -324,19 +329,10 @@ static int smaps_finish(struct smaps_job *job, uint64_t deadline, struct err *er
 {
     if (!job->threaded) {
         read_smaps(job);
-    } else {
-        struct timespec until;
-        uint64_t now = sys_now_ns();
-        uint64_t left = deadline > now ? deadline - now : 0;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        left = min_u64(left, 86400ull * 1000000000ull) + (uint64_t)until.tv_nsec;
-        until.tv_sec += (time_t)(left / 1000000000ull);
-        until.tv_nsec = (long)(left % 1000000000ull);
-        if (pthread_clockjoin_np(job->thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
-            job->c->late = true;
-            let_go(job->c);
-            pthread_join(job->thread, NULL);
-        }
+    } else if (!hold_join(job->thread, deadline)) {
+        job->c->late = true;
+        let_go(job->c);
+        pthread_join(job->thread, NULL);
     }
     if (job->rc < 0 && err)
         *err = job->err;
@@ -370,8 +366,8 @@ static int take_copy(struct census *c, uint64_t deadline, struct err *err)
     copy_plan_init(&plan);
     int rc = mem_cache_new(c->live, WINDOW_CACHE_PAGES, &c->cache, err);
     if (rc == 0)
-        rc = plan_needed(&c->maps, &c->pages, c->cache, &c->py, c->types, &plan, err);
-    tell(c, "copy planned");
+        rc = plan_now(c, c->cache, &plan, err);
+    journal_add(&c->journal, "copy planned");
     if (rc == 0)
         rc = copy_stopped(c, &plan, deadline, err);
     copy_plan_release(&plan);
@@ -384,11 +380,8 @@ static int take_copy(struct census *c, uint64_t deadline, struct err *err)
 static void fill_source(struct census *c)
 {
     struct snapshot_source *s = &c->snap->source;
-    char host[128] = "", when[32];
-    struct tm tm;
-    time_t now = time(NULL);
-    gmtime_r(&now, &tm);
-    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    char host[128] = "", when[UTC_CHARS];
+    utc_text(time(NULL), when);
     c->snap->tool_version = HEAPCENSUS_VERSION;
     c->snap->taken_at = snapshot_str(c->snap, when);
     if (gethostname(host, sizeof host - 1) == 0)
@@ -520,36 +513,22 @@ static int refresh_modules(struct census *c, struct err *err)
     return read_modules(c, err);
 }
 
-static int take_held(struct census *c, struct err *err)
+static int take_stopped(void *ctx, struct err *err)
 {
+    struct census *c = ctx;
     uint64_t deadline = sys_now_ns() + c->opt->max_pause_ns;
     int rc = stop_begin(c->opt->pid, deadline, &c->stop, err);
     if (rc < 0)
         return rc;
     c->stopped = true;
-    tell(c, "process stopped");
+    journal_add(&c->journal, "process stopped");
     rc = read_threads(c, err);
     if (rc == 0)
         rc = read_state(c, err);
-    tell(c, "mappings and present pages read");
+    journal_add(&c->journal, "mappings and present pages read");
     if (rc == 0)
         rc = c->windowed ? walk_windows(c, deadline, err) : take_copy(c, deadline, err);
     let_go(c);
-    return rc;
-}
-
-/* Ctrl-Z, or a terminal that we may not write to, would suspend us while we hold the target: those
- * wait until it runs again. */
-static int take_stopped(struct census *c, struct err *err)
-{
-    sigset_t suspend, old;
-    sigemptyset(&suspend);
-    sigaddset(&suspend, SIGTSTP);
-    sigaddset(&suspend, SIGTTIN);
-    sigaddset(&suspend, SIGTTOU);
-    pthread_sigmask(SIG_BLOCK, &suspend, &old);
-    int rc = take_held(c, err);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc;
 }
 
@@ -583,19 +562,20 @@ int census_take(const struct options *opt, struct snapshot *snap, struct err *er
     progress_begin(&progress, opt, "reading");
     int rc = prepare(&c, err);
     if (rc == 0)
-        rc = opt->no_pause ? take_running(&c, err) : take_stopped(&c, err);
+        rc = opt->no_pause ? take_running(&c, err) : hold_undisturbed(take_stopped, &c, err);
     if (rc == 0 && c.copy)
         rc = refresh_modules(&c, err);
     if (rc == 0 && c.copy)
         rc = analyse(&c, copy_mem(c.copy), NULL, NULL, err);
-    tell(&c, "analysed");
+    journal_add(&c.journal, "analysed");
     if (rc == 0) {
         fill_source(&c);
         add_notes(&c);
     }
     progress_end(&progress);
     census_release(&c);
-    say_told(&c);
+    if (opt->verbose)
+        journal_print(&c.journal);
     if (rc < 0)
         rc = explain(opt->pid, rc, err);
     if (rc == 0 && interrupted)

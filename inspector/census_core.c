@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "formats/base/num.h"
+#include "inspector/journal.h"
 #include "inspector/pause_guard.h"
 #include "inspector/progress.h"
 #include "inspector/target/budget.h"
@@ -20,20 +21,21 @@
 #include "walker/note.h"
 #include "walker/walk.h"
 
-enum { PAGE = 4096, CACHE_PAGES = 1024 };
+enum { CACHE_PAGES = 1024 };
 
 /* ---- opening ---- */
 
 /* Text and constants, which writers leave out, from the file that is proven to be the module's. Not
- * its writable data: what the process wrote there is lost, and the file would hide that. */
-static int fill_from_file(struct core_census *s, struct elf_file *elf, const struct vma *v,
-                          struct err *err)
+ * what the process wrote or the loader relocated: that is lost, and the file would hide it. */
+static int fill_from_file(struct core_census *s, struct elf_file *elf, uint64_t bias,
+                          const struct vma *v, struct err *err)
 {
     const struct core_segment *seg = core_segment_at(&s->core, v->start);
     uint64_t dumped =
         seg && seg->end >= v->end ? seg->dumped - min_u64(seg->dumped, v->start - seg->start) : 0;
     uint64_t start = v->start + min_u64(dumped, v->end - v->start);
-    if (v->w || v->shared || start == v->end)
+    if (v->w || v->shared || start == v->end ||
+        !elf_is_constant(elf, v->start - bias, v->end - v->start))
         return 0;
     return core_mem_add(s->mem, start, v->end, elf_fd(elf), v->offset + (start - v->start), err);
 }
@@ -43,20 +45,12 @@ static int fill_from_file(struct core_census *s, struct elf_file *elf, const str
 static void permissions_from_file(const struct core_census *s, const struct elf_file *elf,
                                   uint64_t bias, struct vma *v)
 {
-    size_t n;
-    const struct elf_segment *segments = elf_segments(elf, &n);
+    const struct elf_segment *e = elf_segment_at(elf, v->start - bias);
     if (s->has_rss || core_segment_at(&s->core, v->start))
         return;
-    v->r = v->w = v->x = false;
-    for (size_t i = 0; i < n; i++) {
-        const struct elf_segment *e = &segments[i];
-        uint64_t start = round_down(e->vaddr, PAGE) + bias;
-        if (v->start < start || v->start - start >= round_up(e->memsz + e->vaddr % PAGE, PAGE))
-            continue;
-        v->r = e->r;
-        v->w = e->w;
-        v->x = e->x;
-    }
+    v->r = e && e->r;
+    v->w = e && e->w;
+    v->x = e && e->x;
 }
 
 static int proven(void *ctx, struct elf_file *elf, const struct vma *first, struct err *err)
@@ -70,7 +64,7 @@ static int proven(void *ctx, struct elf_file *elf, const struct vma *first, stru
         if (v->inode != first->inode || v->dev != first->dev || strcmp(v->name, first->name) != 0)
             continue;
         permissions_from_file(s, elf, bias, v);
-        int rc = fill_from_file(s, elf, v, err);
+        int rc = modules_file_missed(fill_from_file(s, elf, bias, v, err), err);
         if (rc < 0)
             return rc;
     }
@@ -178,13 +172,6 @@ void core_census_release(struct core_census *s)
 
 /* ---- what is known of the process ---- */
 
-static void format_time(time_t t, char *buf, size_t cap)
-{
-    struct tm tm;
-    if (!gmtime_r(&t, &tm) || strftime(buf, cap, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-        buf[0] = '\0';
-}
-
 /* systemd-coredump's own records, kept as extended attributes of its files. */
 static bool systemd_says(const char *path, const char *what, char *buf, size_t cap)
 {
@@ -198,7 +185,7 @@ static bool systemd_says(const char *path, const char *what, char *buf, size_t c
 /* The moment of the core: as told in it, by systemd, or by the file's own time. */
 static void fill_time(const struct core_census *s, struct snapshot *snap)
 {
-    char text[32], when[32] = "";
+    char text[32], when[UTC_CHARS] = "";
     struct snapshot_dump *d = &snap->source.dump;
     if (s->core.facts.taken_at) {
         snap->taken_at = snapshot_str(snap, s->core.facts.taken_at);
@@ -207,10 +194,10 @@ static void fill_time(const struct core_census *s, struct snapshot *snap)
     }
     struct stat st;
     if (systemd_says(s->opt->core, "timestamp", text, sizeof text)) {
-        format_time((time_t)(strtoull(text, NULL, 10) / 1000000), when, sizeof when);
+        utc_text((time_t)(strtoull(text, NULL, 10) / 1000000), when);
         d->time_from = "systemd";
     } else if (stat(s->opt->core, &st) == 0) {
-        format_time(st.st_mtime, when, sizeof when);
+        utc_text(st.st_mtime, when);
         d->time_from = "file";
     }
     snap->taken_at = snapshot_str(snap, when);

@@ -1,14 +1,12 @@
 /* The order of things, as in census.c: what can be known or prepared while the process runs comes
  * before the stop; within it the registers, the mappings, the present pages, smaps and the bytes;
  * the file is written after, from the copy. */
-#define _GNU_SOURCE /* pthread_clockjoin_np */
 #include "inspector/coredump.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +15,8 @@
 #include <unistd.h>
 
 #include "formats/base/num.h"
+#include "inspector/hold.h"
+#include "inspector/journal.h"
 #include "inspector/pause_guard.h"
 #include "inspector/target/copy.h"
 #include "inspector/target/core_note.h"
@@ -32,7 +32,7 @@
 #include "inspector/target/stop.h"
 #include "inspector/target/sys.h"
 
-enum { MAX_TOLD = 16, DEFAULT_FILTER = 0x33 };
+enum { DEFAULT_FILTER = 0x33 };
 
 struct text {
     char *bytes;
@@ -48,10 +48,10 @@ struct dump {
     struct core_sources sources;
     struct core_attrs before; /* smaps of then */
     unsigned filter;
-    char build_id[ELF_BUILD_ID_CHARS], started_at[32];
+    char build_id[ELF_BUILD_ID_CHARS], started_at[UTC_CHARS];
     struct copy *copy;
     /* As of the stop. */
-    char taken_at[32];
+    char taken_at[UTC_CHARS];
     struct stop stop;
     struct core_regs regs;
     struct text maps_text, smaps_text, auxv;
@@ -68,29 +68,8 @@ struct dump {
     struct core_plan plan;
     struct core_notes notes;
     struct core_out writer;
-    uint64_t begun_ns;
-    struct {
-        uint64_t ns;
-        const char *what;
-    } told[MAX_TOLD];
-    size_t n_told;
+    struct journal journal;
 };
-
-static void tell(struct dump *d, const char *what)
-{
-    if (d->n_told == MAX_TOLD)
-        return;
-    d->told[d->n_told].ns = sys_now_ns();
-    d->told[d->n_told++].what = what;
-}
-
-/* Said when the target runs again: it may be the target that reads our stderr. */
-static void say_told(const struct dump *d)
-{
-    for (size_t i = 0; d->opt->verbose && i < d->n_told; i++)
-        fprintf(stderr, "%9.1f ms  %s\n", (double)(d->told[i].ns - d->begun_ns) / 1e6,
-                d->told[i].what);
-}
 
 static void dump_init(struct dump *d, const struct options *opt, int fd, const char *name,
                       struct coredump *result)
@@ -106,7 +85,7 @@ static void dump_init(struct dump *d, const struct options *opt, int fd, const c
     pages_init(&d->pages);
     stop_init(&d->stop, &interrupted);
     core_sources_init(&d->sources, opt->pid);
-    d->begun_ns = sys_now_ns();
+    journal_init(&d->journal);
 }
 
 static void dump_release(struct dump *d)
@@ -231,14 +210,6 @@ static int look(struct dump *d, struct err *err)
 
 /* ---- before the stop ---- */
 
-static void utc(time_t when, char *buf, size_t cap)
-{
-    struct tm tm;
-    gmtime_r(&when, &tm);
-    if (strftime(buf, cap, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-        buf[0] = '\0';
-}
-
 static void read_facts(struct dump *d)
 {
     char path[64];
@@ -254,8 +225,8 @@ static void read_facts(struct dump *d)
     const char *boot = strstr(stat.bytes, "\nbtime ");
     long hz = sysconf(_SC_CLK_TCK);
     if (boot && hz > 0)
-        utc((time_t)(strtoull(boot + 7, NULL, 10) + d->proc.start_time / (uint64_t)hz),
-            d->started_at, sizeof d->started_at);
+        utc_text((time_t)(strtoull(boot + 7, NULL, 10) + d->proc.start_time / (uint64_t)hz),
+                 d->started_at);
     free(stat.bytes);
 }
 
@@ -334,14 +305,15 @@ static int prepare(struct dump *d, struct err *err)
     read_filter(d);
     if (rc == 0)
         rc = look(d, err);
-    tell(d, "mappings and pages read");
+    journal_add(&d->journal, "mappings and pages read");
     if (rc < 0)
         return rc;
     look_at_files(d);
     read_facts(d);
-    tell(d, "mapped files looked at");
+    journal_add(&d->journal, "mapped files looked at");
     rc = reserve(d, smaps.len, err);
-    tell(d, d->copy ? "memory for the copy taken" : "prepared to write while it stands still");
+    journal_add(&d->journal,
+                d->copy ? "memory for the copy taken" : "prepared to write while it stands still");
     return rc;
 }
 
@@ -350,7 +322,7 @@ static int prepare(struct dump *d, struct err *err)
 static void let_go(struct dump *d)
 {
     if (d->stop.n && !d->stop.ended_ns)
-        tell(d, "letting the process go");
+        journal_add(&d->journal, "letting the process go");
     stop_end(&d->stop);
     d->result->paused_ns = stop_paused_ns(&d->stop);
 }
@@ -381,10 +353,9 @@ static void smaps_start(struct smaps_job *job, struct dump *d)
 /* Wait for smaps, but hold the target no longer than until the deadline. */
 static int smaps_finish(struct smaps_job *job, uint64_t deadline, struct err *err)
 {
-    struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
     if (!job->threaded) {
         read_smaps(job);
-    } else if (pthread_clockjoin_np(job->thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
+    } else if (!hold_join(job->thread, deadline)) {
         job->d->late = true;
         let_go(job->d);
         pthread_join(job->thread, NULL);
@@ -529,7 +500,7 @@ static int write_windows(struct dump *d, uint64_t deadline, struct err *err)
     int rc = read_text(d, "smaps", &d->smaps_text, err);
     if (rc == 0)
         rc = lay_out(d, err);
-    tell(d, "layout planned");
+    journal_add(&d->journal, "layout planned");
     if (rc == 0)
         rc = pause_guard_new(d->live, deadline, pause_is_over, d, &interrupted, &d->guard, err);
     if (rc == 0)
@@ -544,10 +515,10 @@ static int finish(struct dump *d, struct err *err)
     int rc = d->copy ? lay_out(d, err) : 0;
     if (rc == 0 && d->copy)
         rc = core_write_memory(&d->writer, &d->plan, copy_mem(d->copy), err);
-    tell(d, "memory written");
+    journal_add(&d->journal, "memory written");
     if (rc == 0)
         rc = core_write_files(&d->writer, &d->plan, &d->sources, err);
-    tell(d, "pages of files written");
+    journal_add(&d->journal, "pages of files written");
     if (rc == 0)
         rc = make_notes(d, d->result->paused_ns, err);
     if (rc == 0)
@@ -564,43 +535,29 @@ static int refuse_tracer(const struct dump *d, struct err *err)
     return ERR_PERMISSION;
 }
 
-static int take_held(struct dump *d, struct err *err)
+static int take_stopped(void *ctx, struct err *err)
 {
+    struct dump *d = ctx;
     uint64_t deadline = sys_now_ns() + d->opt->max_pause_ns;
     int rc = stop_begin(d->opt->pid, deadline, &d->stop, err);
     if (rc < 0)
         return rc;
     if (d->stop.held_by_tracer)
         return refuse_tracer(d, err);
-    tell(d, "process stopped");
-    utc(time(NULL), d->taken_at, sizeof d->taken_at);
+    journal_add(&d->journal, "process stopped");
+    utc_text(time(NULL), d->taken_at);
     rc = core_regs_read(&d->regs, &d->stop, err);
-    tell(d, "registers read");
+    journal_add(&d->journal, "registers read");
     if (rc == 0)
         rc = read_text(d, "auxv", &d->auxv, err);
     if (rc == 0)
         rc = look(d, err);
     if (rc == 0)
         rc = live_new(d->opt->pid, d->runs, d->n_runs, true, &d->live, err);
-    tell(d, "mappings and present pages read");
+    journal_add(&d->journal, "mappings and present pages read");
     if (rc == 0)
         rc = d->copy ? take_copy(d, deadline, err) : write_windows(d, deadline, err);
     let_go(d);
-    return rc;
-}
-
-/* Ctrl-Z, or a terminal that we may not write to, would suspend us while we hold the target: those
- * wait until it runs again. */
-static int take_stopped(struct dump *d, struct err *err)
-{
-    sigset_t suspend, old;
-    sigemptyset(&suspend);
-    sigaddset(&suspend, SIGTSTP);
-    sigaddset(&suspend, SIGTTIN);
-    sigaddset(&suspend, SIGTTOU);
-    pthread_sigmask(SIG_BLOCK, &suspend, &old);
-    int rc = take_held(d, err);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc;
 }
 
@@ -630,13 +587,14 @@ int coredump_take(const struct options *opt, int fd, const char *name, struct co
     if (rc == 0 && interrupted)
         rc = err_set(err, ERR_INTERRUPTED, "interrupted; the target runs on");
     if (rc == 0)
-        rc = take_stopped(d, err);
+        rc = hold_undisturbed(take_stopped, d, err);
     if (rc == 0)
         rc = finish(d, err);
-    tell(d, "core written");
+    journal_add(&d->journal, "core written");
     if (rc == 0)
         fill_result(d);
-    say_told(d);
+    if (opt->verbose)
+        journal_print(&d->journal);
     dump_release(d);
     free(d);
     if (interrupted && rc != 0)

@@ -406,6 +406,14 @@ static bool no_module(const struct source *src, const struct vma *map,
     return !v->expected[0] && v->identity != ELF_PROVEN;
 }
 
+int modules_file_missed(int rc, struct err *err)
+{
+    if (rc == 0 || rc == ERR_NOMEM)
+        return rc;
+    err_clear(err);
+    return 0;
+}
+
 static int tell_file(const struct source *src, const struct vma *map, struct elf_file **elf,
                      struct err *err)
 {

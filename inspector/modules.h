@@ -44,6 +44,10 @@ struct modules_files {
     void *ctx;
 };
 
+/* For `proven`: what a file could not be opened for again (too many are) is missed by no count,
+ * only by names of types; memory is what must not run out. Returns rc, or 0 for those. */
+int modules_file_missed(int rc, struct err *err);
+
 /* A core in place of a process. */
 struct modules_core {
     struct mem *mem;

@@ -16,10 +16,26 @@ struct ranges {
     size_t n, cap;
 };
 
-/* Private memory that can be written. Code and constants are looked up in files. */
-static bool wanted(const struct vma *v)
+static int by_start(const void *a, const void *b)
 {
-    return v->r && v->w && !v->shared && v->kind != VMA_KERNEL;
+    const struct mem_region *x = a, *y = b;
+    return x->start < y->start ? -1 : x->start > y->start;
+}
+
+void plan_sort(struct mem_region *regions, size_t n)
+{
+    if (n)
+        qsort(regions, n, sizeof *regions, by_start);
+}
+
+/* Private memory that is or was written. Code and constants are looked up in files. */
+static bool wanted(const struct vma *v, const struct plan_wish *wish)
+{
+    struct mem_region key = {v->start, v->end};
+    if (!v->r || v->shared || v->kind == VMA_KERNEL)
+        return false;
+    return v->w || (wish->contents && wish->n_relocated &&
+                    bsearch(&key, wish->relocated, wish->n_relocated, sizeof key, by_start));
 }
 
 static int add(struct ranges *r, uint64_t start, uint64_t end, struct err *err)
@@ -101,13 +117,13 @@ static int add_less(struct ranges *r, uint64_t start, uint64_t end, const struct
 }
 
 static int plan(const struct maps *maps, const struct pages *pages, const struct ranges *spare,
-                struct copy_plan *ret, struct err *err)
+                const struct plan_wish *wish, struct copy_plan *ret, struct err *err)
 {
     struct ranges r = {0};
     size_t next = 0;
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < maps->n; i++)
-        if (wanted(&maps->items[i]) && pages_wanted(maps, i))
+        if (wanted(&maps->items[i], wish) && pages_wanted(maps, i))
             rc = add_less(&r, maps->items[i].start, maps->items[i].end, spare, &next, err);
     if (rc == 0)
         rc = copy_plan(ret, pages->runs, pages->n, r.items, r.n, err);
@@ -116,7 +132,8 @@ static int plan(const struct maps *maps, const struct pages *pages, const struct
 }
 
 int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *mem,
-                struct cpython *py, bool contents, struct copy_plan *ret, struct err *err)
+                struct cpython *py, const struct plan_wish *wish, struct copy_plan *ret,
+                struct err *err)
 {
     struct vma_list vmas = maps_list(maps);
     struct residency res;
@@ -129,12 +146,12 @@ int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *
     struct cpython_input in = {.mem = mem, .vmas = &vmas, .res = &res};
     cpython_refresh(&in, py);
     rc = cpython_arena_list(&in, py, &arenas, &n, err);
-    for (size_t i = 0; contents && i < n; i++)
+    for (size_t i = 0; wish->contents && i < n; i++)
         arenas[i].pools_end = arenas[i].pools_start;
     if (rc == 0 && find_spare(maps, mem, arenas, n, py->traits->pool_size, &spare) < 0)
         rc = err_set(err, ERR_NOMEM, "no memory to plan the copy");
     if (rc == 0)
-        rc = plan(maps, pages, &spare, ret, err);
+        rc = plan(maps, pages, &spare, wish, ret, err);
     free(spare.items);
     free(arenas);
     residency_release(&res);

@@ -34,7 +34,7 @@ none "walker/cpython does not include walker/glibc" "$(includes 'walker/[a-z_]+\
 none "walker/glibc does not include walker/cpython" "$(includes 'walker/[a-z_]+\.h|walker/glibc/|formats/snapshot\.h|formats/base/' $(files 'walker/glibc/*.[ch]'))"
 none "inspector/target includes mem.h, vma.h, layouts, base and itself" \
     "$(includes 'walker/mem\.h|walker/vma\.h|walker/[a-z]+/(layout\.h|fields\.def)|formats/base/|inspector/target/' $(files 'inspector/target/*.[ch]'))"
-none "nobody includes the commands" "$(grep -HnE '#include "inspector/(cmd|census|census_core|core|coredump|doctor|plan|modules|progress|pause_guard)' $(files 'formats/*.[ch]' 'walker/*.[ch]' 'inspector/target/*.[ch]'))"
+none "nobody includes the commands" "$(grep -HnE '#include "inspector/(cmd|census|census_core|coredump|doctor|hold|journal|plan|modules|progress|pause_guard)' $(files 'formats/*.[ch]' 'walker/*.[ch]' 'inspector/target/*.[ch]'))"
 none "jansson only in formats/json_*.c" "$(grep -lE '#include <jansson.h>' $(files '*.[ch]') | grep -vE '^(formats/json_[a-z]+\.[ch]|tests/)')"
 none "libarchive only in inspector/target/unpack.c" "$(grep -lE '#include <archive' $(files '*.[ch]') | grep -vE '^(inspector/target/unpack\.c|tests/)')"
 none "libelf and libdw only in inspector" "$(grep -lE '#include <(elfutils/|libelf|gelf|dwarf)' $(files '*.[ch]') | grep -vE '^(inspector/|tests/)')"

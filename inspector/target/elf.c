@@ -341,6 +341,32 @@ bool elf_is_fixed(const struct elf_file *elf)
     return elf->ehdr.e_type == ET_EXEC;
 }
 
+enum { PAGE_BYTES = 4096 };
+
+const struct elf_segment *elf_segment_at(const struct elf_file *elf, uint64_t addr)
+{
+    for (size_t i = 0; i < elf->n_segments; i++) {
+        const struct elf_segment *s = &elf->segments[i];
+        uint64_t start = round_down(s->vaddr, PAGE_BYTES);
+        if (addr >= start && addr - start < round_up(s->memsz + s->vaddr % PAGE_BYTES, PAGE_BYTES))
+            return s;
+    }
+    return NULL;
+}
+
+bool elf_is_constant(const struct elf_file *elf, uint64_t addr, uint64_t len)
+{
+    for (size_t i = 0; i < elf->n_segments; i++) {
+        const struct elf_segment *s = &elf->segments[i];
+        uint64_t start = round_down(s->vaddr, PAGE_BYTES), end;
+        if (!s->w)
+            continue;
+        if (add_overflows(s->vaddr, s->memsz, &end) || (start < addr + len && addr < end))
+            return false;
+    }
+    return true;
+}
+
 const struct elf_segment *elf_segments(const struct elf_file *elf, size_t *n)
 {
     *n = elf->n_segments;

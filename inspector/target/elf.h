@@ -58,6 +58,11 @@ bool elf_is_static(const struct elf_file *elf);
 bool elf_is_fixed(const struct elf_file *elf);
 /* PT_LOAD segments in file order. */
 const struct elf_segment *elf_segments(const struct elf_file *elf, size_t *n);
+/* The PT_LOAD that holds a file address, or NULL. */
+const struct elf_segment *elf_segment_at(const struct elf_file *elf, uint64_t addr);
+/* [addr, addr + len) of the file is what every process sees there: no part of it lies in a writable
+ * segment. Made read-only later, as RELRO is, it has been relocated, and the file does not know. */
+bool elf_is_constant(const struct elf_file *elf, uint64_t addr, uint64_t len);
 /* The load bias, from where the kernel mapped file offset `offset` of this file. ERR_CORRUPT when
  * no PT_LOAD covers that offset. */
 int elf_bias(const struct elf_file *elf, uint64_t map_start, uint64_t offset, uint64_t *ret,

@@ -68,6 +68,23 @@ static bool find_mapping(uint64_t addr, struct mapping *ret)
 
 /* ---- this program's file ---- */
 
+/* What is written later is not constant: also not what is made read-only once it is relocated. */
+static void check_constant(const struct elf_file *elf)
+{
+    const char *const written[] = {".data.rel.ro", ".data", ".bss"};
+    const struct elf_segment *seg;
+    struct elf_section sec;
+    bool good = elf_section(elf, ".rodata", &sec) && elf_is_constant(elf, sec.addr, sec.size);
+    ok(good && (seg = elf_segment_at(elf, sec.addr)) && seg->r && !seg->w, ".rodata is constant");
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
+        good = elf_section(elf, written[i], &sec) && !elf_is_constant(elf, sec.addr, sec.size) &&
+               !elf_is_constant(elf, sec.addr - 1, 2);
+        ok(good && (seg = elf_segment_at(elf, sec.addr)) && seg->w, "%s is not", written[i]);
+    }
+    ok(!elf_segment_at(elf, UINT64_MAX), "no segment at the end of memory");
+    ok(!elf_is_constant(elf, 0, UINT64_MAX), "not all of memory is constant");
+}
+
 static void test_self(void)
 {
     struct elf_file *elf;
@@ -109,6 +126,7 @@ static void test_self(void)
     ok(elf_section(elf, ".text", &sec) && sec.in_file && sec.size > 0 &&
            elf_section(elf, ".bss", &sec) && !sec.in_file && !elf_section(elf, ".PyRuntime", &sec),
        "sections");
+    check_constant(elf);
     ok(strstr(elf_interpreter(elf), "ld-linux") && !elf_is_static(elf), "interpreter %s",
        elf_interpreter(elf));
     uint32_t hex;
