@@ -138,7 +138,6 @@ static int check_census(struct checkup *c, const struct options *opt)
     struct snapshot snap;
     quiet.no_pause = true;
     quiet.quiet = true;
-    quiet.types = false;
     snapshot_init(&snap);
     int rc = census_take(&quiet, &snap, &err);
     if (rc < 0) {
@@ -211,7 +210,9 @@ int cmd_doctor(const struct options *opt, struct err *err)
     struct checkup c = {.out = stdout, .json = opt->json};
     if (!opt->pid && !opt->core)
         return cmd_no_target(opt, "the doctor looks at", err);
-    int rc = begin(&c, opt) ? doctor_core(&c, opt) : run_checks(&c, opt);
+    struct options plain = *opt;
+    plain.types = false;
+    int rc = begin(&c, opt) ? doctor_core(&c, &plain) : run_checks(&c, &plain);
     finish(&c, opt, rc);
     int done = report_done(c.out, err);
     return done < 0 ? done : rc;

@@ -50,7 +50,7 @@ int cmd_no_target(const struct options *opt, const char *what, struct err *err)
         err_set(err, ERR_NOT_FOUND, "there is no file %s", opt->target);
     } else if (fd < 0 || access(opt->target, R_OK) < 0) {
         err_os(err, errno, "cannot open %s", opt->target);
-        err->code = ERR_PERMISSION;
+        err_remedy(err, "read it as its owner or as root");
     } else {
         err_set(err, ERR_USAGE, "%s a process or a core, and '%s' is neither", what, opt->target);
         err_remedy(err, "a target is a PID or a core file; see heapcensus --help");
@@ -165,6 +165,14 @@ static int run_view(const char *name, const struct options *opt, struct err *err
     return rc;
 }
 
+/* A view that shows no types: what they cost the process is not asked of it. */
+static int run_plain(const char *name, const struct options *opt, struct err *err)
+{
+    struct options plain = *opt;
+    plain.types = false;
+    return run_view(name, &plain, err);
+}
+
 int cmd_summary(const struct options *opt, struct err *err)
 {
     return run_view("summary", opt, err);
@@ -194,10 +202,10 @@ int cmd_arenas(const struct options *opt, struct err *err)
 
 int cmd_malloc(const struct options *opt, struct err *err)
 {
-    return run_view("malloc", opt, err);
+    return run_plain("malloc", opt, err);
 }
 
 int cmd_maps(const struct options *opt, struct err *err)
 {
-    return run_view("maps", opt, err);
+    return run_plain("maps", opt, err);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "formats/report.h"
 #include "inspector/cmd.h"
@@ -377,6 +378,16 @@ static void catch_signals(void)
     sigaction(SIGXFSZ, &ignore, NULL); /* so is the limit of ulimit -f */
 }
 
+/* Each module's file stays open: large programs have more than the usual 1,024. */
+static void open_many(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 /* What helps where the place of the error said nothing: never a cause without a remedy. */
 static const char *remedy_of(const struct err *err)
 {
@@ -441,6 +452,7 @@ int main(int argc, char **argv)
     if (take_words(&opt, argv + optind, argc - optind, &cmd, &err) < 0)
         return fail(&err);
     catch_signals();
+    open_many();
     int rc = cmd->run(&opt, &err);
     return rc < 0 ? fail(&err) : rc;
 }
