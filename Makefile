@@ -34,8 +34,8 @@ room = $(BUILD)/lib$(1).a
 # From the user to the used: each archive may only need those to its right.
 ROOMS := $(call room,target) $(call room,walker) $(call room,cpython) $(call room,glibc) \
          $(call room,walkcore) $(call room,formats) $(call room,base)
-WALKCORE_SRC := walker/mem.c walker/mem_image.c walker/mem_cache.c walker/vma.c walker/note.c \
-                walker/blockmap.c walker/settle.c walker/blocks.c
+WALKCORE_SRC := walker/mem.c walker/mem_image.c walker/mem_cache.c walker/parallel.c walker/vma.c \
+                walker/note.c walker/blockmap.c walker/settle.c walker/blocks.c
 WALK_SRC := $(filter-out $(WALKCORE_SRC),$(WALKER_SRC))
 
 all: $(BUILD)/heapcensus $(BUILD)/layoutgen

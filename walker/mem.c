@@ -6,12 +6,22 @@
 
 #include "formats/base/num.h"
 
+/* Several threads may read a copy at a time: the figures may miss a read then. */
+static void count_read(struct mem *mem, uint64_t bytes)
+{
+    __atomic_store_n(&mem->reads, __atomic_load_n(&mem->reads, __ATOMIC_RELAXED) + 1,
+                     __ATOMIC_RELAXED);
+    __atomic_store_n(&mem->bytes, __atomic_load_n(&mem->bytes, __ATOMIC_RELAXED) + bytes,
+                     __ATOMIC_RELAXED);
+}
+
 int mem_readv(struct mem *mem, struct mem_span *spans, size_t n, struct err *err)
 {
     int rc = mem->ops->readv(mem, spans, n, err);
-    mem->reads++;
+    uint64_t bytes = 0;
     for (size_t i = 0; rc == 0 && i < n; i++)
-        mem->bytes += spans[i].got;
+        bytes += spans[i].got;
+    count_read(mem, bytes);
     return rc;
 }
 
@@ -34,8 +44,6 @@ static bool read_direct(struct mem *mem, uint64_t addr, void *buf, size_t len)
     if (!p || have < len)
         return false;
     memcpy(buf, p, len);
-    mem->reads++;
-    mem->bytes += len;
     return true;
 }
 

@@ -44,7 +44,7 @@ struct mem_ops {
 struct mem {
     const struct mem_ops *ops;
     unsigned traits; /* enum mem_trait */
-    uint64_t reads;  /* calls that went to the backend, for the bench and the tests */
+    uint64_t reads;  /* calls that went to the backend, but for those past `direct` */
     uint64_t bytes;  /* that they brought */
 };
 

@@ -173,8 +173,6 @@ static int walk_all(struct walk_input *in, struct cpython *py, struct blockmap *
         rc = stacks_claim(in, map, notes, err);
     if (rc == 0 && py->traits)
         rc = walk_python(in, py, map, snap, notes, err);
-    if (rc == 0 && py->traits && in->types)
-        gc_read(&in->python, py, snap, notes);
     if (rc == 0)
         rc = walk_blocks(in, py, map, snap, notes, err);
     if (rc == 0 && in->settle)

@@ -60,7 +60,7 @@ struct copy {
     size_t n_holes, cap_holes;
     bool readable;
     uint64_t begun_ns, ended_ns;
-    size_t last; /* segment that the last read was in */
+    atomic_size_t last; /* segment that the last read was in */
 };
 
 void copy_plan_init(struct copy_plan *plan)
@@ -459,10 +459,12 @@ static const uint8_t *copy_direct(struct mem *mem, uint64_t addr, size_t *len)
     size_t lo = 0, hi = copy->readable ? copy->n : 0;
     *len = 0;
     /* Begin where the last one was found: most reads are near each other. */
-    for (size_t mid = copy->last; lo < hi; mid = lo + (hi - lo) / 2) {
+    size_t last = atomic_load_explicit(&copy->last, memory_order_relaxed);
+    for (size_t mid = last; lo < hi; mid = lo + (hi - lo) / 2) {
         if (mid >= hi)
             mid = lo + (hi - lo) / 2;
-        copy->last = mid;
+        if (mid != last)
+            atomic_store_explicit(&copy->last, mid, memory_order_relaxed);
         if (addr - copy->segs[mid].addr < copy->segs[mid].len) {
             uint64_t skip = addr - copy->segs[mid].addr;
             *len = copy->segs[mid].len - skip;

@@ -143,6 +143,7 @@ static int walk(const uint8_t *head, struct snapshot *snap, struct err *err)
     in.partial = partial;
     in.types = head[6] & 0x10;
     in.blocks = head[6] & 0x08;
+    in.python.part_slots = head[6] & 0x04 ? 5 : 0; /* workers have next to nothing to do */
     if (head[6] & 0x20)
         f.module.hexversion = f.l->hexversion;
     rc = walk_run(&in, snap, err);

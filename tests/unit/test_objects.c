@@ -392,6 +392,7 @@ static void test_unnamed(void)
 {
     look(false);
     const struct type_info *t = types_get(&w.o, w.flt);
+    types_tell(&w.o);
     ok(t && strncmp(t->name, "<type at 0x", 11) == 0 && t->module[0] == '\0' && !w.snap.complete,
        "%s: a static type whose constants are missing", w.l->name);
     ok(refused(w.session), "%s: but a class has its name in the heap", w.l->name);
@@ -656,7 +657,7 @@ static void test_sums(void)
     uint64_t size = layout_size(w.l, LF_ob_sizeof) + 16 + session_pre();
     look(true);
     make_blocks(true);
-    int rc = objects_classify(&w.o, &err);
+    int rc = objects_classify(&w.o, NULL, NULL, &err);
     /* As the passes over owners do: one of what is left belongs to an instance. */
     size_t buffer = INSTANCES + 1;
     ok(rc == 0 && block_kind(&w.blocks, 0) == BLOCK_OBJECT &&
@@ -696,9 +697,11 @@ static void test_sums(void)
 /* Everything at once; the result only has to be sound. */
 static int run_all(void)
 {
-    int rc = objects_classify(&w.o, NULL);
-    if (rc == 0)
+    int rc = objects_classify(&w.o, NULL, NULL, NULL);
+    if (rc == 0) {
+        types_tell(&w.o);
         rc = objects_report(&w.o, &w.snap, NULL);
+    }
     return rc;
 }
 

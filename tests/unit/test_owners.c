@@ -37,6 +37,7 @@ struct heap {
     struct blocks blocks;
     struct objects o;
     size_t used, chunks;
+    uint64_t conflicts, conflict_bytes;
 };
 
 static void put_u64(struct heap *h, uint64_t addr, uint64_t v)
@@ -180,6 +181,31 @@ static uint64_t put_keys(struct heap *h, uint64_t keys, unsigned log2, uint64_t 
     return keys;
 }
 
+/* As the pass over all blocks does for what it recognises: here the blocks were told what they are.
+ * Then what the interpreter's own memory points to. */
+static int own_all(struct heap *h)
+{
+    struct parting parting;
+    struct claims claims;
+    struct block_place place;
+    struct blocks *b = &h->blocks;
+    parting_make(b, b->n, &parting);
+    for (size_t i = 0; i < h->o.types.n; i++)
+        h->o.types.items[i].owns = type_owns(&h->o, &h->o.types.items[i]);
+    claims_init(&claims, &h->o, &parting, 0);
+    for (size_t slot = 0; slot < b->n; slot++) {
+        uint32_t type = block_type(b, slot);
+        blocks_place(b, slot, &place);
+        if (block_kind(b, slot) == BLOCK_OBJECT && type < h->o.types.n)
+            claims_object(&claims, slot, type,
+                          object_in_block(&h->o, &place, &h->o.types.items[type]));
+    }
+    h->conflicts = claims.conflicts;
+    h->conflict_bytes = claims.conflict_bytes;
+    claims_release(&claims);
+    return runtime_reach(&h->o, NULL);
+}
+
 /* ---- one of each kind, on every layout ---- */
 
 static uint64_t a_list(struct heap *h, uint32_t type, uint64_t items, uint64_t n)
@@ -223,7 +249,7 @@ static void test_sequences(const struct layout *l, uint64_t front)
     put(&h, bytearray, LF_bytearray_bytes, bytes);
     put(&h, bytearray, LF_bytearray_alloc, 77);
 
-    ok(objects_own(&h.o, NULL) == 0 && owned(&h, items, li) && owned(&h, big, li2),
+    ok(own_all(&h) == 0 && owned(&h, items, li) && owned(&h, big, li2),
        "%s, front %d: a list owns its items, in a pool and in a chunk", l->name, (int)front);
     ok(kind_at(&h, huge) == BLOCK_UNOWNED && owned(&h, big, li2),
        "%s: items that no block of that size can hold are nobody's", l->name);
@@ -280,7 +306,7 @@ static void test_dicts(const struct layout *l, uint64_t front)
     for (int i = 0; i < 3; i++)
         put(&h, node[i], LF_odnode_next, node[(i + 1) % 3]); /* goes round: damaged */
 
-    ok(objects_own(&h.o, NULL) == 0 && owned(&h, keys, a) && owned(&h, shared, cls),
+    ok(own_all(&h) == 0 && owned(&h, keys, a) && owned(&h, shared, cls),
        "%s, front %d: keys are the dictionary's, shared ones their type's", l->name, (int)front);
     ok(owned(&h, values, b), "%s: values of a split dictionary", l->name);
     ok(owned(&h, doc, cls) &&
@@ -315,8 +341,8 @@ static void test_deque(const struct layout *l, uint64_t front)
     put(&h, ring, LF_deque_leftblock, one);
     put(&h, one, LF_dqblock_right, other);
     put(&h, other, LF_dqblock_right, 0x10); /* leads nowhere */
-    ok(objects_own(&h.o, NULL) == 0 && owned(&h, left, dq) && owned(&h, middle, dq) &&
-           owned(&h, right, dq) && owned(&h, one, ring) && owned(&h, other, ring),
+    ok(own_all(&h) == 0 && owned(&h, left, dq) && owned(&h, middle, dq) && owned(&h, right, dq) &&
+           owned(&h, one, ring) && owned(&h, other, ring),
        "%s, front %d: blocks of a deque", l->name, (int)front);
     ok(layout_has(l, LF_deque_freeblocks) ? owned(&h, spare, dq)
                                           : kind_at(&h, spare) == BLOCK_UNOWNED,
@@ -350,7 +376,7 @@ static void test_strings(const struct layout *l, uint64_t front)
     put(&h, legacy, LF_str_length, 9);
     put(&h, legacy, LF_str_kind, 4);
     put(&h, legacy, LF_str_data, data);
-    ok(objects_own(&h.o, NULL) == 0 && owned(&h, utf8, wide) && owned(&h, data, legacy) &&
+    ok(own_all(&h) == 0 && owned(&h, utf8, wide) && owned(&h, data, legacy) &&
            kind_at(&h, stray) == BLOCK_UNOWNED,
        "%s, front %d: caches and data of strings", l->name, (int)front);
     const struct type_info *t = h.o.types.items;
@@ -377,8 +403,7 @@ static void test_managed(const struct layout *l, uint64_t front)
     else
         put_u64(&h, obj - 24, values + 24 - 1);
     bool mine = shape == MANAGED_TWO_WORDS || shape == MANAGED_TAGGED;
-    ok(objects_own(&h.o, NULL) == 0 &&
-           (mine ? owned(&h, values, obj) : kind_at(&h, values) == BLOCK_UNOWNED),
+    ok(own_all(&h) == 0 && (mine ? owned(&h, values, obj) : kind_at(&h, values) == BLOCK_UNOWNED),
        "%s, front %d: values of an instance hang in front of it in 3.11 and 3.12 only", l->name,
        (int)front);
     ok(kind_at(&h, before) == BLOCK_UNOWNED, "%s: the block before is not its", l->name);
@@ -401,14 +426,100 @@ static void test_rules(const struct layout *l)
     uint64_t start = BASE + slot_of(&h, victim) * SLOT;
     put(&h, robber, LF_list_item, start + (l->free_threaded ? 8 : 0));
     a_list(&h, list, middle + 64, 8);
-    ok(objects_own(&h.o, NULL) == 0 && owned(&h, twice, one) && !owned(&h, twice, two),
+    ok(own_all(&h) == 0 && owned(&h, twice, one) && !owned(&h, twice, two),
        "%s: of two claims the first by address counts", l->name);
-    ok(h.snap.n_notes == 1 && strcmp(h.snap.notes[0].what, "objects.conflict") == 0 &&
-           h.snap.notes[0].bytes == 2 * SLOT,
-       "%s: conflicts are told", l->name);
+    ok(h.conflicts == 2 && h.conflict_bytes == 2 * SLOT, "%s: conflicts are counted", l->name);
     ok(kind_at(&h, dead_items) == BLOCK_UNOWNED, "%s: the dead own nothing", l->name);
     ok(kind_at(&h, victim) == BLOCK_OBJECT, "%s: a live object is nobody's buffer", l->name);
     ok(kind_at(&h, middle) == BLOCK_UNOWNED, "%s: the middle of a block is no buffer", l->name);
+    release(&h);
+}
+
+/* Two workers: what one claims of the other's blocks is decided when both are through, as if one
+ * had done it all, but that each worker's own come first. */
+static void test_parts(const struct layout *l)
+{
+    struct heap h;
+    struct claims claims[2];
+    struct parting parting;
+    struct block_place place;
+    if (!ok(!build(&h, l, 0), "%s: a heap", l->name))
+        return;
+    parting_make(&h.blocks, 1, &parting);
+    bool whole = parting.n == MAX_PARTS && parting.run[0] == 0 &&
+                 parting.run[MAX_PARTS] == h.blocks.n_runs &&
+                 parting.chunk_slot[0] == parting.run_slot[MAX_PARTS] &&
+                 parting.chunk_slot[MAX_PARTS] == h.blocks.n;
+    for (size_t i = 0; i < MAX_PARTS; i++)
+        whole &= parting.run_slot[i] <= parting.run_slot[i + 1] &&
+                 parting.chunk_slot[i] <= parting.chunk_slot[i + 1] &&
+                 (parting.run[i] == h.blocks.n_runs ||
+                  parting.run_slot[i] == h.blocks.runs[parting.run[i]].first);
+    ok(whole, "%s: parts are all blocks, each once", l->name);
+    /* Within one run, which no parting does. */
+    size_t half = SLOTS / 2, runs = h.blocks.n - h.blocks.n_chunks;
+    parting = (struct parting){
+        .n = 2, .run_slot = {0, half, runs}, .chunk_slot = {runs, runs, h.blocks.n}};
+    uint32_t list = type_of(&h, "list", KIND_LIST, layout_size(l, LF_list_sizeof), 0);
+    uint32_t mapped = type_of(&h, "mapped", KIND_LIST, layout_size(l, LF_list_sizeof), 0);
+    h.o.types.items[list].owns = true;
+    uint64_t low = fresh(&h), twice = fresh(&h);
+    h.used = half;
+    uint64_t high = fresh(&h), contested = fresh(&h), victim = object(&h, list);
+    uint64_t from_high = a_list(&h, list, low, 8), robber = a_list(&h, list, contested, 8);
+    a_list(&h, list, twice, 8);
+    h.used = 2;
+    uint64_t from_low = a_list(&h, list, high, 8), loser = a_list(&h, list, contested, 8);
+    uint64_t first = a_list(&h, list, twice, 8);
+    a_list(&h, list, BASE + slot_of(&h, victim) * SLOT, 8);
+    for (size_t i = 0; i < 2; i++) {
+        claims_init(&claims[i], &h.o, &parting, i);
+        for (size_t slot = parting.run_slot[i]; slot < parting.run_slot[i + 1]; slot++) {
+            blocks_place(&h.blocks, slot, &place);
+            if (block_kind(&h.blocks, slot) == BLOCK_OBJECT)
+                claims_object(&claims[i], slot, list, place.addr);
+        }
+    }
+    ok(kind_at(&h, low) == BLOCK_UNOWNED && kind_at(&h, high) == BLOCK_UNOWNED &&
+           claims[0].later[1].n == 3 && claims[1].later[0].n == 2,
+       "%s: claims of the other's blocks wait", l->name);
+    const uint32_t map[] = {mapped};
+    claims_settle(&claims[0], &h.o, &claims[1], map);
+    claims_settle(&claims[1], &h.o, &claims[0], NULL);
+    ok(block_type(&h.blocks, slot_of(&h, low)) == mapped &&
+           h.blocks.owners[slot_of(&h, low)] == slot_of(&h, from_high) + 1,
+       "%s: an owner of another part, by its type here", l->name);
+    ok(owned(&h, high, from_low) && owned(&h, contested, robber) && !owned(&h, contested, loser) &&
+           owned(&h, twice, first) && kind_at(&h, victim) == BLOCK_OBJECT,
+       "%s: a part's own come first", l->name);
+    ok(claims[0].conflicts == 1 && claims[1].conflicts == 2, "%s: conflicts of both", l->name);
+    for (size_t i = 0; i < 2; i++)
+        claims_release(&claims[i]);
+    release(&h);
+}
+
+/* A block that is an object after all, and a type that comes after the dictionary. */
+static void test_ranks(const struct layout *l)
+{
+    struct heap h;
+    struct claims claims;
+    struct parting parting;
+    if (!ok(!build(&h, l, 0), "%s: a heap", l->name))
+        return;
+    parting_make(&h.blocks, h.blocks.n, &parting);
+    uint32_t list = type_of(&h, "list", KIND_LIST, layout_size(l, LF_list_sizeof), 0);
+    h.o.types.items[list].owns = true;
+    uint64_t robber = fresh(&h), victim = fresh(&h);
+    put(&h, robber, LF_list_item, victim + (l->free_threaded ? 8 : 0));
+    put(&h, robber, LF_list_allocated, 8);
+    claims_init(&claims, &h.o, &parting, 0);
+    claims_object(&claims, slot_of(&h, robber), list, robber);
+    bool before = owned(&h, victim, robber);
+    claims_object(&claims, slot_of(&h, victim), list, victim);
+    ok(before && kind_at(&h, victim) == BLOCK_OBJECT && h.blocks.owners[slot_of(&h, victim)] == 0 &&
+           claims.conflicts == 1,
+       "%s: what was claimed first and is an object then is nobody's", l->name);
+    claims_release(&claims);
     release(&h);
 }
 
@@ -451,7 +562,7 @@ static void test_hostile(const struct layout *l)
         }
         freelists_mark(&h.o);
         runtime_mark(&h.o);
-        ended = ended && objects_own(&h.o, NULL) == 0;
+        ended = ended && own_all(&h) == 0;
         extension_infer(&h.o);
         for (size_t i = 1; i < h.blocks.n; i += 2)
             ended = ended && block_kind(&h.blocks, i) == BLOCK_OBJECT;
@@ -488,7 +599,7 @@ static void test_extension(const struct layout *l, uint64_t front)
     put_u64(&h, a + head, inner);
     put_u64(&h, a + head + 16, beyond); /* behind the object's end */
     put_u64(&h, inner, deeper);
-    ok(objects_own(&h.o, NULL) == 0 && owned(&h, data, owner) && owned(&h, dims, owner),
+    ok(own_all(&h) == 0 && owned(&h, data, owner) && owned(&h, dims, owner),
        "%s, front %d: data, dimensions and strides of an array", l->name, (int)front);
     ok(kind_at(&h, viewed) == BLOCK_UNOWNED, "%s: not of a view, nor of one with 65 dimensions",
        l->name);
@@ -513,7 +624,7 @@ static void test_runtime(const struct layout *l)
     put_u64(&h, BASE + STATICS + 0x110, items);
     put_u64(&h, table + 40, entry);
     put_u64(&h, entry, table); /* goes round */
-    ok(objects_own(&h.o, NULL) == 0 && kind_at(&h, table) == BLOCK_RUNTIME &&
+    ok(own_all(&h) == 0 && kind_at(&h, table) == BLOCK_RUNTIME &&
            kind_at(&h, entry) == BLOCK_RUNTIME,
        "%s: what the interpreter's data leads to is its own", l->name);
     ok(kind_at(&h, inside) == BLOCK_UNOWNED && owned(&h, items, obj),
@@ -671,6 +782,8 @@ int main(void)
             test_managed(l, front);
             test_extension(l, front);
         }
+        test_parts(l);
+        test_ranks(l);
         test_rules(l);
         test_runtime(l);
         test_freelists(l);

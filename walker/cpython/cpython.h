@@ -51,6 +51,7 @@ struct cpython_input {
     bool partial; /* the source lacks bytes that the process had: bytes that cannot be read speak
                      neither for a layout nor against it */
     const volatile sig_atomic_t *interrupted; /* turns nonzero: give up; may be NULL */
+    size_t part_slots; /* blocks that one worker takes on; 0: as many as pay. For tests */
 };
 
 /* One pymalloc state: the main interpreter's, or that of an own-GIL subinterpreter (3.12+). */

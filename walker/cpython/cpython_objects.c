@@ -7,6 +7,34 @@
 
 enum { CACHE_PAGES = 8192 };
 
+/* The copy's pieces are few and large. One that was asked for further in front replaces what was
+ * known of it. */
+static const uint8_t *peek_direct(struct objects *o, uint64_t addr, size_t len)
+{
+    size_t have = 0;
+    const uint8_t *p = o->far->ops->direct(o->far, addr, &have);
+    if (!p || have < len)
+        return NULL;
+    unsigned i = 0;
+    while (i < PEEK_PIECES && o->pieces[i].start + o->pieces[i].len != addr + have)
+        i++;
+    if (i == PEEK_PIECES)
+        i = o->next_piece++ % PEEK_PIECES;
+    o->pieces[i] = (struct peek_piece){p, addr, have};
+    return p;
+}
+
+static const uint8_t *peek_known(const struct objects *o, uint64_t addr, size_t len)
+{
+    for (unsigned i = 0; i < PEEK_PIECES; i++) {
+        const struct peek_piece *w = &o->pieces[i];
+        uint64_t off = addr - w->start;
+        if (off < w->len && w->len - off >= len)
+            return w->bytes + off;
+    }
+    return NULL;
+}
+
 const uint8_t *objects_peek(struct objects *o, uint64_t addr, size_t len)
 {
     const struct mem_window *w = &o->near;
@@ -14,12 +42,11 @@ const uint8_t *objects_peek(struct objects *o, uint64_t addr, size_t len)
     /* Walks in address order mostly ask about what they stand on. */
     if (addr >= w->start && off <= w->len && w->len - off >= len)
         return w->bytes + off;
-    if (o->far->ops->direct) {
-        size_t have = 0;
-        const uint8_t *p = o->far->ops->direct(o->far, addr, &have);
-        if (p && have >= len)
-            return p;
-    }
+    const uint8_t *p = o->far->ops->direct ? peek_known(o, addr, len) : NULL;
+    if (!p && o->far->ops->direct)
+        p = peek_direct(o, addr, len);
+    if (p)
+        return p;
     if (len > sizeof o->scratch || mem_read_some(o->far, addr, o->scratch, len) < len)
         return NULL;
     return o->scratch;
@@ -36,19 +63,35 @@ static int far_init(struct objects *o, struct err *err)
     return mem_cache_new(mem, CACHE_PAGES, &o->far, err);
 }
 
+/* The collector's lists are one long chain of reads that wait for each other: beside other work. */
+struct collector {
+    const struct cpython_input *in;
+    const struct cpython *py;
+    struct snapshot *snap;
+    struct notes *notes;
+};
+
+static void read_collector(void *ctx)
+{
+    struct collector *c = ctx;
+    gc_read(c->in, c->py, c->snap, c->notes);
+}
+
 static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
 {
-    int rc = objects_classify(o, err);
+    struct collector c = {o->in, o->py, snap, o->notes};
+    int rc = objects_classify(o, read_collector, &c, err);
     if (rc < 0)
         return rc;
     freelists_mark(o);
     runtime_mark(o);
-    rc = objects_own(o, err);
+    rc = runtime_reach(o, err);
     if (rc < 0)
         return rc;
     extension_infer(o);
     if (objects_stopped(o))
         return err_set(err, ERR_INTERRUPTED, "interrupted");
+    types_tell(o);
     return objects_report(o, snap, err);
 }
 

@@ -103,18 +103,39 @@ static bool infer_from(struct infer *f, size_t slot, uint32_t type, uint64_t obj
     return found;
 }
 
-static void infer_slot(void *ctx, size_t slot, const struct block_place *place)
+static void infer_slot(struct infer *f, size_t slot, uint32_t type, const struct block_place *place)
 {
-    struct infer *f = ctx;
     struct objects *o = f->o;
-    uint32_t type = block_type(o->blocks, slot);
-    if (block_kind(o->blocks, slot) != BLOCK_OBJECT || type >= f->n || f->tries[type] == TRIES)
-        return;
     uint64_t obj = object_in_block(o, place, &o->types.items[type]);
     if (infer_from(f, slot, type, obj, place->addr + place->size))
         f->tries[type] = UINT32_MAX;
     else if (f->tries[type] != UINT32_MAX)
         f->tries[type]++;
+}
+
+/* The slots of a run, or one chunk. Nearly all of millions are passed over. */
+static void infer_slots(struct infer *f, size_t first, size_t n, struct block_place place)
+{
+    const uint32_t *what = f->o->blocks->what + first;
+    for (size_t i = 0; i < n; i++, place.addr += place.size) {
+        uint32_t type = what[i] & BLOCK_NO_TYPE;
+        if (what[i] >> 28 == BLOCK_OBJECT && type < f->n && f->tries[type] != TRIES)
+            infer_slot(f, first + i, type, &place);
+    }
+}
+
+static void infer_all(struct infer *f)
+{
+    const struct blocks *b = f->o->blocks;
+    for (size_t i = 0; i < b->n_runs && !objects_stopped(f->o); i++) {
+        const struct block_run *r = &b->runs[i];
+        infer_slots(f, r->first, r->n, (struct block_place){r->addr, r->size, false});
+    }
+    size_t first = b->n - b->n_chunks;
+    for (size_t i = 0; i < b->n_chunks && !objects_stopped(f->o); i++) {
+        const struct block_chunk *c = &b->chunks[i];
+        infer_slots(f, first + i, 1, (struct block_place){c->addr, c->size, true});
+    }
 }
 
 static bool nothing_known(const struct type_info *t)
@@ -135,6 +156,6 @@ void extension_infer(struct objects *o)
     for (size_t i = 0; i < f.n; i++)
         if (!nothing_known(&o->types.items[i]))
             f.tries[i] = TRIES;
-    blocks_each(o, infer_slot, &f);
+    infer_all(&f);
     free(f.tries);
 }

@@ -74,13 +74,32 @@ static void find_generations(struct collector *c)
         c->gens[c->n++] = c->gc + layout_offset(c->l, LF_gc_old) + i * size;
 }
 
+/* The word at addr of a list of millions: from the bytes themselves where the memory holds them, of
+ * which *w keeps what it was given last. */
+static bool link_at(const struct collector *c, struct mem_window *w, uint64_t addr, uint64_t *ret)
+{
+    uint64_t off = addr - w->start;
+    if (addr >= w->start && w->len >= sizeof *ret && off <= w->len - sizeof *ret) {
+        *ret = load_u64(w->bytes + off);
+        return true;
+    }
+    w->len = 0;
+    if (c->in->mem->ops->direct) {
+        w->bytes = c->in->mem->ops->direct(c->in->mem, addr, &w->len);
+        w->start = addr;
+        w->len = w->bytes ? w->len : 0;
+    }
+    return mem_u64(c->in->mem, addr, ret, NULL) == 0;
+}
+
 /* Objects on the list; *whole: it closes. Of one that was damaged so that it goes round without its
  * head, the part until that was noticed (Brent's rule: a mark that moves on at powers of two). */
 static uint64_t list_length(const struct collector *c, uint64_t head, bool *whole)
 {
     uint64_t at = head, mark = 0, next_mark = 1, next;
+    struct mem_window w = {0};
     for (uint64_t n = 0;; n++) {
-        if (mem_u64(c->in->mem, at, &next, NULL) < 0)
+        if (!link_at(c, &w, at, &next))
             next = 0;
         /* Not set up yet: an interpreter that is starting. */
         if (at == head && next == 0)

@@ -17,34 +17,6 @@ const char *layout_field_name(enum layout_field field)
     return (unsigned)field < LF_COUNT ? field_names[field] : "?";
 }
 
-bool layout_has(const struct layout *l, enum layout_field field)
-{
-    return (unsigned)field < LF_COUNT && l->slots[field].kind != LAYOUT_ABSENT;
-}
-
-uint64_t layout_offset(const struct layout *l, enum layout_field field)
-{
-    assert(layout_has(l, field));
-    return (uint64_t)l->slots[field].offset;
-}
-
-uint64_t layout_size(const struct layout *l, enum layout_field field)
-{
-    if (!layout_has(l, field))
-        return 0;
-    const struct layout_slot *slot = &l->slots[field];
-    if (slot->kind == LAYOUT_SIZE)
-        return (uint64_t)slot->offset;
-    return (uint64_t)slot->width * slot->count;
-}
-
-uint64_t layout_end(const struct layout *l, enum layout_field field)
-{
-    if (!layout_has(l, field) || l->slots[field].kind == LAYOUT_SIZE)
-        return 0;
-    return (uint64_t)l->slots[field].offset + l->slots[field].width;
-}
-
 int layout_require(const struct layout *l, enum layout_field field, struct err *err)
 {
     if (layout_has(l, field))
@@ -53,38 +25,6 @@ int layout_require(const struct layout *l, enum layout_field field, struct err *
                    l->name ? l->name : "?", l->debug ? " debug" : "",
                    l->free_threaded ? " free-threaded" : "", l->source ? l->source : "?",
                    layout_field_name(field));
-}
-
-static bool slot_is_number(const struct layout_slot *slot)
-{
-    if (slot->kind != LAYOUT_VALUE && slot->kind != LAYOUT_POINTER)
-        return false;
-    return slot->width == 1 || slot->width == 2 || slot->width == 4 || slot->width == 8;
-}
-
-static uint64_t slot_load(const struct layout_slot *slot, const uint8_t *bytes)
-{
-    uint64_t v = 0;
-    /* A constant width each: a call of memcpy would cost more than all the rest. */
-    switch (slot->width) {
-    case 8:
-        v = load_u64(bytes);
-        break;
-    case 4:
-        v = load_u32(bytes);
-        break;
-    case 2:
-        v = load_u16(bytes);
-        break;
-    default:
-        v = bytes[0];
-    }
-    if (slot->bits && slot->shift < 64) {
-        v >>= slot->shift;
-        if (slot->bits < 64)
-            v &= ((uint64_t)1 << slot->bits) - 1;
-    }
-    return v;
 }
 
 static int64_t slot_extend(const struct layout_slot *slot, uint64_t v)
@@ -102,7 +42,7 @@ int layout_u64(const struct layout *l, struct mem *mem, uint64_t base, enum layo
     if (rc)
         return rc;
     const struct layout_slot *slot = &l->slots[field];
-    if (!slot_is_number(slot))
+    if (!layout_slot_is_number(slot))
         return err_set(err, ERR_UNSUPPORTED,
                        "field %s of Python %s is not a number of 1 to 8 bytes",
                        layout_field_name(field), l->name);
@@ -113,7 +53,7 @@ int layout_u64(const struct layout *l, struct mem *mem, uint64_t base, enum layo
     rc = mem_read(mem, addr, bytes, slot->width, err);
     if (rc)
         return err_context(err, rc, "%s", layout_field_name(field));
-    *ret = slot_load(slot, bytes);
+    *ret = layout_slot_load(slot, bytes);
     return 0;
 }
 
@@ -126,23 +66,6 @@ int layout_i64(const struct layout *l, struct mem *mem, uint64_t base, enum layo
         return rc;
     *ret = slot_extend(&l->slots[field], v);
     return 0;
-}
-
-uint64_t layout_load(const struct layout *l, const uint8_t *window, enum layout_field field)
-{
-    assert(layout_has(l, field) && slot_is_number(&l->slots[field]));
-    return slot_load(&l->slots[field], window + l->slots[field].offset);
-}
-
-bool layout_is_number(const struct layout *l, enum layout_field field)
-{
-    return layout_has(l, field) && slot_is_number(&l->slots[field]);
-}
-
-uint64_t layout_load_at(const struct layout *l, const uint8_t *bytes, enum layout_field field)
-{
-    assert(layout_has(l, field) && slot_is_number(&l->slots[field]));
-    return slot_load(&l->slots[field], bytes);
 }
 
 int64_t layout_load_signed(const struct layout *l, const uint8_t *window, enum layout_field field)

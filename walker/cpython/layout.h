@@ -20,11 +20,13 @@
 #ifndef HEAPCENSUS_CPYTHON_LAYOUT_H
 #define HEAPCENSUS_CPYTHON_LAYOUT_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "formats/base/err.h"
+#include "formats/base/num.h"
 #include "walker/mem.h"
 
 /* LF_pool_freeblock and so on: one per row of fields.def. */
@@ -67,11 +69,29 @@ struct layout {
 
 /* The field's name, as in fields.def ("pool_freeblock"). */
 const char *layout_field_name(enum layout_field field);
-bool layout_has(const struct layout *l, enum layout_field field);
+/* What is asked for millions of objects is inline. */
+static inline bool layout_has(const struct layout *l, enum layout_field field)
+{
+    return (unsigned)field < LF_COUNT && l->slots[field].kind != LAYOUT_ABSENT;
+}
+
 /* Offset of a field. The field must be there (layout_has): asking for an absent one is a bug. */
-uint64_t layout_offset(const struct layout *l, enum layout_field field);
+static inline uint64_t layout_offset(const struct layout *l, enum layout_field field)
+{
+    assert(layout_has(l, field));
+    return (uint64_t)l->slots[field].offset;
+}
+
 /* The size of a SIZEOF row, or the bytes of a field (width * count); 0 when absent. */
-uint64_t layout_size(const struct layout *l, enum layout_field field);
+static inline uint64_t layout_size(const struct layout *l, enum layout_field field)
+{
+    if (!layout_has(l, field))
+        return 0;
+    const struct layout_slot *slot = &l->slots[field];
+    if (slot->kind == LAYOUT_SIZE)
+        return (uint64_t)slot->offset;
+    return (uint64_t)slot->width * slot->count;
+}
 
 /* 0, or ERR_UNSUPPORTED naming the field and the release. For code that needs several fields and
  * wants to say so before it starts. */
@@ -86,16 +106,68 @@ int layout_u64(const struct layout *l, struct mem *mem, uint64_t base, enum layo
 int layout_i64(const struct layout *l, struct mem *mem, uint64_t base, enum layout_field field,
                int64_t *ret, struct err *err) MUST_CHECK;
 
+static inline bool layout_slot_is_number(const struct layout_slot *slot)
+{
+    return (slot->kind == LAYOUT_VALUE || slot->kind == LAYOUT_POINTER) &&
+           (slot->width == 1 || slot->width == 2 || slot->width == 4 || slot->width == 8);
+}
+
+/* The field is there and an integer or a pointer of 1, 2, 4 or 8 bytes. */
+static inline bool layout_is_number(const struct layout *l, enum layout_field field)
+{
+    return layout_has(l, field) && layout_slot_is_number(&l->slots[field]);
+}
+
+/* `bytes`: those of the field itself. */
+static inline uint64_t layout_slot_load(const struct layout_slot *slot, const uint8_t *bytes)
+{
+    uint64_t v;
+    /* A constant width each: a call of memcpy would cost more than all the rest. */
+    switch (slot->width) {
+    case 8:
+        v = load_u64(bytes);
+        break;
+    case 4:
+        v = load_u32(bytes);
+        break;
+    case 2:
+        v = load_u16(bytes);
+        break;
+    default:
+        v = bytes[0];
+    }
+    if (slot->bits && slot->shift < 64) {
+        v >>= slot->shift;
+        if (slot->bits < 64)
+            v &= ((uint64_t)1 << slot->bits) - 1;
+    }
+    return v;
+}
+
+static inline uint64_t layout_load_at(const struct layout *l, const uint8_t *bytes,
+                                      enum layout_field field)
+{
+    assert(layout_is_number(l, field));
+    return layout_slot_load(&l->slots[field], bytes);
+}
+
 /* The same from a copy: `window` holds the structure's bytes from its start. The caller has checked
  * layout_has and that the window reaches over the field (layout_end). */
-uint64_t layout_load(const struct layout *l, const uint8_t *window, enum layout_field field);
-/* The field is there and an integer or a pointer of 1, 2, 4 or 8 bytes. */
-bool layout_is_number(const struct layout *l, enum layout_field field);
-/* ... when `bytes` are those of the field itself, not of its structure. */
-uint64_t layout_load_at(const struct layout *l, const uint8_t *bytes, enum layout_field field);
+static inline uint64_t layout_load(const struct layout *l, const uint8_t *window,
+                                   enum layout_field field)
+{
+    assert(layout_is_number(l, field));
+    return layout_slot_load(&l->slots[field], window + l->slots[field].offset);
+}
 int64_t layout_load_signed(const struct layout *l, const uint8_t *window, enum layout_field field);
+
 /* The first byte behind the field's first element: how long a window must be; 0 when absent. */
-uint64_t layout_end(const struct layout *l, enum layout_field field);
+static inline uint64_t layout_end(const struct layout *l, enum layout_field field)
+{
+    if (!layout_has(l, field) || l->slots[field].kind == LAYOUT_SIZE)
+        return 0;
+    return (uint64_t)l->slots[field].offset + l->slots[field].width;
+}
 
 /* The table for a release: same minor and flavour, nearest micro. *exact (may be NULL) says whether
  * the whole hexversion is equal. NULL when the minor has none of that flavour. When hexversion has

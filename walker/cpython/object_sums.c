@@ -5,12 +5,9 @@
 
 #include "formats/base/num.h"
 #include "formats/base/vec.h"
-#include "walker/cpython/object_place.h"
+#include "walker/cpython/objects.h"
 
-#define TPFLAGS_INLINE_VALUES (1u << 2)
-#define TPFLAGS_HAVE_GC (1u << 14)
-
-/* How often each type came since the last reset; `seen` lists those that did. */
+/* How often each type (or type and kind) came since the last reset; `seen` lists those that did. */
 struct lead {
     uint64_t *by_type;
     uint32_t *seen;
@@ -73,52 +70,37 @@ static void lead_reset(struct lead *l)
 
 /* ---- one block ---- */
 
-/* What sys.getsizeof says. Most types are as large as they say; the others have to be read. */
-static uint64_t object_bytes(struct sums *s, const struct block_place *p, const struct type_info *t)
+/* n blocks of that kind and size: to their type. */
+static void count_type(struct snapshot_type *t, enum block_kind kind, uint64_t n, uint64_t bytes)
 {
-    bool fixed = t->kind == KIND_OTHER && !t->itemsize && !(t->flags & TPFLAGS_INLINE_VALUES);
-    uint64_t size = fixed ? 0 : kind_sizeof(s->o, t, object_in_block(s->o, p, t));
-    bool gc = (t->flags & TPFLAGS_HAVE_GC) && !s->o->py->free_threaded;
-    return size ? size + (gc ? 16 : 0) : t->basicsize + t->pre;
-}
-
-/* Returns whether the block counts for its type among the leading ones. */
-static bool count_type(struct sums *s, enum block_kind kind, uint32_t type,
-                       const struct block_place *p)
-{
-    struct snapshot_type *t = &s->types[type];
     switch (kind) {
     case BLOCK_OBJECT:
-        t->count++;
-        t->bytes += p->size;
-        t->size_bytes += object_bytes(s, p, &s->o->types.items[type]);
-        return true;
+        t->count += n;
+        t->bytes += bytes;
+        break;
     case BLOCK_BUFFER:
-        t->buffers++;
-        t->buffer_bytes += p->size;
-        return true;
+        t->buffers += n;
+        t->buffer_bytes += bytes;
+        break;
     case BLOCK_INFERRED:
-        t->inferred++;
-        t->inferred_bytes += p->size;
-        return true;
+        t->inferred += n;
+        t->inferred_bytes += bytes;
+        break;
     case BLOCK_DEAD:
-        t->dead++;
-        t->dead_bytes += p->size;
-        return false;
+        t->dead += n;
+        t->dead_bytes += bytes;
+        break;
     default:
-        return false;
+        break;
     }
 }
 
-static bool count_block(struct sums *s, size_t slot, const struct block_place *p)
+static void count_kind(struct sums *s, enum block_kind kind, uint64_t n, uint64_t bytes, bool chunk)
 {
-    enum block_kind kind = block_kind(s->o->blocks, slot);
-    uint32_t type = block_type(s->o->blocks, slot);
-    s->kinds[kind].n++;
-    s->kinds[kind].bytes += p->size;
-    if (p->chunk)
-        s->kinds[kind].in_malloc += p->size;
-    return type < s->o->types.n && count_type(s, kind, type, p);
+    s->kinds[kind].n += n;
+    s->kinds[kind].bytes += bytes;
+    if (chunk)
+        s->kinds[kind].in_malloc += bytes;
 }
 
 /* ---- runs, size classes, arenas ---- */
@@ -128,21 +110,37 @@ static uint64_t class_key(uint32_t type, uint64_t size_class)
     return ((uint64_t)type * SIZE_CLASSES + size_class + 1) << 3;
 }
 
+static int count_class(struct sums *s, const struct block_run *r, uint32_t type, uint64_t n)
+{
+    if (r->size % 16 || r->size > 16 * SIZE_CLASSES)
+        return 0;
+    uint64_t key = class_key(type, r->size / 16 - 1);
+    if (addrset_add(&s->classes, key, 0, NULL) < 0)
+        return ERR_NOMEM;
+    *addrset_find(&s->classes, key) += n;
+    return 0;
+}
+
+/* What a run's blocks are was counted by kind and type: many of few, as a rule. The dead do not
+ * lead. */
 static int flush_run(struct sums *s, const struct block_run *r)
 {
-    for (size_t i = 0; i < s->run.n; i++) {
-        uint32_t type = s->run.seen[i];
-        uint64_t n = s->run.by_type[type];
-        lead_add(&s->arena, type, n * r->size);
-        if (r->size % 16 || r->size > 16 * SIZE_CLASSES)
+    int rc = 0;
+    for (size_t i = 0; i < s->run.n && rc == 0; i++) {
+        uint32_t type = s->run.seen[i] / BLOCK_KINDS;
+        enum block_kind kind = s->run.seen[i] % BLOCK_KINDS;
+        uint64_t n = s->run.by_type[s->run.seen[i]];
+        count_kind(s, kind, n, n * r->size, false);
+        if (type == s->o->types.n)
             continue;
-        uint64_t key = class_key(type, r->size / 16 - 1);
-        if (addrset_add(&s->classes, key, 0, NULL) < 0)
-            return ERR_NOMEM;
-        *addrset_find(&s->classes, key) += n;
+        count_type(&s->types[type], kind, n, n * r->size);
+        if (kind == BLOCK_DEAD)
+            continue;
+        lead_add(&s->arena, type, n * r->size);
+        rc = count_class(s, r, type, n);
     }
     lead_reset(&s->run);
-    return 0;
+    return rc;
 }
 
 static struct snapshot_arena *current_arena(const struct sums *s)
@@ -184,20 +182,22 @@ static void enter_arena(struct sums *s, uint64_t addr)
         s->at_arena = SIZE_MAX;
 }
 
+/* Types that are none count as the one behind the last. */
+static uint32_t type_or_none(const struct sums *s, uint32_t what)
+{
+    uint32_t type = what & BLOCK_NO_TYPE;
+    return type < s->o->types.n ? type : (uint32_t)s->o->types.n;
+}
+
 static int sum_runs(struct sums *s)
 {
     const struct blocks *b = s->o->blocks;
     for (size_t i = 0; i < b->n_runs && !objects_stopped(s->o); i++) {
         const struct block_run *r = &b->runs[i];
+        const uint32_t *what = b->what + r->first;
         enter_arena(s, r->addr);
-        /* So that kind_sizeof finds its bytes at hand. */
-        mem_window_at(&s->o->near, r->addr, 1);
-        for (uint32_t k = 0; k < r->n; k++) {
-            size_t slot = (size_t)r->first + k;
-            struct block_place p = {r->addr + (uint64_t)k * r->size, r->size, false};
-            if (count_block(s, slot, &p))
-                lead_add(&s->run, block_type(b, slot), 1);
-        }
+        for (uint32_t k = 0; k < r->n; k++)
+            lead_add(&s->run, type_or_none(s, what[k]) * BLOCK_KINDS + (what[k] >> 28), 1);
         if (flush_run(s, r) < 0)
             return ERR_NOMEM;
     }
@@ -210,8 +210,11 @@ static void sum_chunks(struct sums *s)
     const struct blocks *b = s->o->blocks;
     size_t first = b->n - b->n_chunks;
     for (size_t i = 0; i < b->n_chunks; i++) {
-        struct block_place p = {b->chunks[i].addr, b->chunks[i].size, true};
-        count_block(s, first + i, &p);
+        enum block_kind kind = block_kind(b, first + i);
+        uint32_t type = block_type(b, first + i);
+        count_kind(s, kind, 1, b->chunks[i].size, true);
+        if (type < s->o->types.n)
+            count_type(&s->types[type], kind, 1, b->chunks[i].size);
     }
 }
 
@@ -303,6 +306,7 @@ static int report_types(struct sums *s)
             return ERR_NOMEM;
         *t = *sum;
         t->address = info->addr;
+        t->size_bytes = info->size_bytes;
         t->name = snapshot_str(snap, info->name);
         t->module = snapshot_str(snap, info->module);
         if (!t->name || !t->module) {
@@ -370,7 +374,7 @@ static int sums_init(struct sums *s)
     s->at_arena = SIZE_MAX;
     s->types = calloc(s->o->types.n + 1, sizeof *s->types);
     s->arenas = calloc(n + 1, sizeof *s->arenas);
-    if (!s->types || !s->arenas || lead_init(&s->run, s->o->types.n) < 0 ||
+    if (!s->types || !s->arenas || lead_init(&s->run, (s->o->types.n + 1) * BLOCK_KINDS) < 0 ||
         lead_init(&s->arena, s->o->types.n) < 0)
         return ERR_NOMEM;
     for (size_t i = 0; i < n; i++)

@@ -7,9 +7,11 @@
 #include "walker/cpython/object_place.h"
 
 enum {
+    AHEAD = 2048,     /* what is not yet looked at, but in the cache by then */
     LOOK_BYTES = 128, /* of each block: pre-headers, header and the start of a str */
     NEAR_TYPES = 512, /* power of two */
     MAX_PRE = 3,
+    ALIGN = 8, /* of every type */
     INT_DIGIT_BITS = 30,
     EXTRA_ITEMS = 32 /* fields of a structseq that its length does not count */
 };
@@ -161,12 +163,14 @@ static enum count count_of(const struct shape *s, const uint8_t *obj, struct obj
 }
 
 /* A garbage collector's head: on a list, on none, or counting references for a collection. */
-static bool gc_plausible(const struct objects *o, const uint8_t *head)
+static bool gc_plausible(struct objects *o, const uint8_t *head)
 {
     uint64_t next = load_u64(head) & ~(uint64_t)3, prev = load_u64(head + 8);
     if (next == 0)
         return prev < (uint64_t)1 << 47;
-    const struct vma *v = address_like(next) ? vma_at(o->in->vmas, next) : NULL;
+    const struct vma *v = o->gc_vma; /* most are in the same mapping as the one before */
+    if (!v || next < v->start || next >= v->end)
+        v = o->gc_vma = address_like(next) ? vma_at(o->in->vmas, next) : NULL;
     return v && v->w && prev < (uint64_t)1 << 47;
 }
 
@@ -415,8 +419,6 @@ static enum verdict judge(struct objects *o, const struct shape *s, const struct
 static uint32_t known_type(const struct objects *o, struct near_types *near, uint64_t addr)
 {
     size_t i = (size_t)(addr >> 4 ^ addr >> 13) & (NEAR_TYPES - 1);
-    if (!addr)
-        return BLOCK_NO_TYPE;
     if (near && near->slots[i].addr == addr)
         return (uint32_t)near->slots[i].index;
     if (!types_maybe(&o->types, addr))
@@ -441,47 +443,51 @@ static uint32_t new_type(struct objects *o, uint64_t addr)
     return t ? types_index(o, t) : BLOCK_NO_TYPE;
 }
 
-/* Tries each pre-header that a type may ask for. First with the types that are known: a word that
- * is none is asked about only in blocks that are no object of those. */
-static enum verdict try_types(struct objects *o, const struct shape *s, struct near_types *near,
-                              const struct block_bytes *b, bool known, struct object_at *ret)
+/* A word where the type would be, and for how many bytes in front of the object. */
+struct candidate {
+    uint64_t type;
+    uint32_t at; /* of the object, in the block */
+    uint32_t pre;
+};
+
+static enum verdict try_candidate(struct objects *o, const struct shape *s,
+                                  const struct block_bytes *b, const struct candidate *c,
+                                  uint32_t index, enum verdict best, struct object_at *ret)
 {
-    enum verdict best = NO_OBJECT;
-    for (unsigned i = 0; i < s->n_pre && best < LIVE_OBJECT; i++) {
-        uint32_t at = b->front + s->pre[i] + s->shift;
-        if (at + s->header > b->len)
-            break;
-        uint64_t addr = load_u64(b->p + at + s->type);
-        uint32_t index = known_type(o, near, addr);
-        if ((index == BLOCK_NO_TYPE) == known)
-            continue;
-        if (!known)
-            index = new_type(o, addr);
-        if (index == BLOCK_NO_TYPE || o->types.items[index].pre != s->pre[i])
-            continue;
-        struct object_at found;
-        enum verdict v = judge(o, s, b, index, at, &found);
-        if (v > best) {
-            best = v;
-            *ret = found;
-        }
-    }
-    return best;
+    struct object_at found;
+    if (index == BLOCK_NO_TYPE || o->types.items[index].pre != c->pre)
+        return best;
+    enum verdict v = judge(o, s, b, index, c->at, &found);
+    if (v <= best)
+        return best;
+    *ret = found;
+    return v;
 }
 
+/* Tries each pre-header that a type may ask for. First with the types that are known: a word that
+ * is none is asked about only in blocks that are no object of those. */
 static bool recognise(struct objects *o, const struct shape *s, struct near_types *near,
                       const struct block_bytes *b, struct object_at *ret)
 {
-    struct object_at found;
-    enum verdict v = try_types(o, s, near, b, true, ret);
-    if (v < LIVE_OBJECT) {
-        enum verdict w = try_types(o, s, near, b, false, &found);
-        if (w > v) {
-            v = w;
-            *ret = found;
-        }
+    struct candidate unknown[MAX_PRE];
+    unsigned n = 0;
+    enum verdict best = NO_OBJECT;
+    for (unsigned i = 0; i < s->n_pre && best < LIVE_OBJECT; i++) {
+        struct candidate c = {.at = b->front + s->pre[i] + s->shift, .pre = s->pre[i]};
+        if (c.at + s->header > b->len)
+            break;
+        c.type = load_u64(b->p + c.at + s->type);
+        if (!address_like(c.type) || c.type % ALIGN)
+            continue;
+        uint32_t index = known_type(o, near, c.type);
+        if (index == BLOCK_NO_TYPE)
+            unknown[n++] = c;
+        else
+            best = try_candidate(o, s, b, &c, index, best, ret);
     }
-    return v > NO_OBJECT;
+    for (unsigned i = 0; i < n && best < LIVE_OBJECT; i++)
+        best = try_candidate(o, s, b, &unknown[i], new_type(o, unknown[i].type), best, ret);
+    return best > NO_OBJECT;
 }
 
 bool object_recognise(struct objects *o, uint64_t block, uint64_t size, const uint8_t *bytes,
@@ -501,26 +507,40 @@ bool object_recognise(struct objects *o, uint64_t block, uint64_t size, const ui
 
 /* ---- all blocks ---- */
 
-static void classify_block(struct objects *o, const struct shape *s, struct near_types *near,
-                           const struct block_bytes *b, size_t slot)
+struct each {
+    struct objects *o;
+    struct shape shape;
+    struct near_types near;
+    object_fn fn;
+    void *ctx;
+};
+
+static void look_at(struct each *e, const struct block_bytes *b, size_t slot,
+                    const struct block_place *place)
 {
     struct object_at at;
-    if (recognise(o, s, near, b, &at))
-        block_set(o->blocks, slot, at.dead ? BLOCK_DEAD : BLOCK_OBJECT, at.type);
+    if (recognise(e->o, &e->shape, &e->near, b, &at))
+        e->fn(e->ctx, slot, place, &at);
 }
 
-static void classify_run(struct objects *o, const struct shape *s, struct near_types *near,
-                         const struct block_run *r)
+static void look_at_run(struct each *e, const struct block_run *r)
 {
-    size_t len = (size_t)min_u64(r->size, LOOK_BYTES);
-    struct block_bytes b = {0, r->size, NULL, len, s->front, false};
-    for (uint32_t i = 0; i < r->n; i++) {
-        if (block_kind(o->blocks, r->first + i) != BLOCK_UNOWNED)
+    struct mem_window *near = &e->o->near;
+    const uint32_t *what = e->o->blocks->what + r->first;
+    uint64_t bytes = (uint64_t)r->n * r->size;
+    const uint8_t *run = bytes <= near->cap ? mem_window_at(near, r->addr, (size_t)bytes) : NULL;
+    struct block_bytes b = {r->addr,        r->size, run, (size_t)min_u64(r->size, LOOK_BYTES),
+                            e->shape.front, false};
+    struct block_place place = {r->addr, r->size, false};
+    for (uint32_t i = 0; i < r->n; i++, place.addr += r->size) {
+        if (what[i] >> 28 == BLOCK_FREE)
             continue;
-        b.addr = r->addr + (uint64_t)i * r->size;
-        b.p = mem_window_at(&o->near, b.addr, b.len);
-        if (b.p)
-            classify_block(o, s, near, &b, r->first + i);
+        b.addr = place.addr;
+        b.p = run ? run + (size_t)i * r->size : mem_window_at(near, b.addr, b.len);
+        if (!b.p)
+            continue;
+        __builtin_prefetch(b.p + AHEAD); /* never faults, wherever that may be */
+        look_at(e, &b, r->first + i, &place);
     }
 }
 
@@ -532,34 +552,28 @@ static const uint8_t *chunk_bytes(struct objects *o, const struct block_chunk *c
     return large ? objects_peek(o, c->addr, len) : mem_window_at(&o->near, c->addr, len);
 }
 
-static void classify_chunk(struct objects *o, const struct shape *s, struct near_types *near,
-                           const struct block_chunk *c, size_t slot)
+static void look_at_chunk(struct each *e, const struct block_chunk *c, size_t slot)
 {
     uint8_t copy[LOOK_BYTES];
     size_t len = (size_t)min_u64(c->size, LOOK_BYTES);
-    const uint8_t *p = chunk_bytes(o, c, len);
+    const uint8_t *p = chunk_bytes(e->o, c, len);
     if (!p)
         return;
-    if (p == o->scratch)
+    if (p == e->o->scratch)
         p = memcpy(copy, p, len);
-    struct block_bytes b = {c->addr, c->size, p, len, object_front(o, p, len, true), true};
-    classify_block(o, s, near, &b, slot);
+    struct block_bytes b = {c->addr, c->size, p, len, object_front(e->o, p, len, true), true};
+    struct block_place place = {c->addr, c->size, true};
+    look_at(e, &b, slot, &place);
 }
 
-int objects_classify(struct objects *o, struct err *err)
+void objects_each(struct objects *o, const struct block_range *range, object_fn fn, void *ctx)
 {
-    struct shape s;
-    struct near_types near;
-    const struct blocks *bs = o->blocks;
-    int rc = layout_require(&o->py->layout, LF_ob_type, err);
-    if (rc < 0)
-        return rc;
-    shape_init(o, &s);
-    memset(&near, 0, sizeof near);
-    for (size_t i = 0; i < bs->n_runs && !objects_stopped(o); i++)
-        classify_run(o, &s, &near, &bs->runs[i]);
-    size_t first = bs->n - bs->n_chunks;
-    for (size_t i = 0; i < bs->n_chunks && !objects_stopped(o); i++)
-        classify_chunk(o, &s, &near, &bs->chunks[i], first + i);
-    return objects_stopped(o) ? err_set(err, ERR_INTERRUPTED, "interrupted") : 0;
+    struct each e = {.o = o, .fn = fn, .ctx = ctx};
+    const struct blocks *b = o->blocks;
+    shape_init(o, &e.shape);
+    for (size_t i = range->run; i < range->run_end && !objects_stopped(o); i++)
+        look_at_run(&e, &b->runs[i]);
+    size_t first = b->n - b->n_chunks;
+    for (size_t i = range->chunk; i < range->chunk_end && !objects_stopped(o); i++)
+        look_at_chunk(&e, &b->chunks[i], first + i);
 }

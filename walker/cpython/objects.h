@@ -2,10 +2,12 @@
  *
  *     cpython_blocks     all blocks in use of pymalloc and of CPython's mimalloc (blocks_collect.c)
  *     types_*            the types that the target has, found and proven on demand (types.c)
- *     objects_classify   a block's first words say whether it is an object         (objects.c)
- *     kind_*             what is known of the builtin kinds: size, buffers         (kinds.c,
- * owners.c) objects_own        buffers to owners; freelists; the runtime's own structures (own.c
- * ...) objects_report     sums by type into the snapshot (object_sums.c)
+ *     object_recognise   a block's first words say whether it is an object         (objects.c)
+ *     kind_*             what is known of the builtin kinds: size, buffers (kinds.c, owners.c)
+ *     claims_*           buffers to owners                                         (own.c)
+ *     objects_classify   all of these for every block, in parts                    (look.c)
+ *     ..._mark, _infer   freelists; the runtime's own structures; extension types
+ *     objects_report     sums by type into the snapshot                            (object_sums.c)
  *
  * Nothing is followed without proof, nothing is written to the target, and every answer is one of
  * block_kind: at most one owner, a live object beats an owned buffer, the dead own nothing. */
@@ -49,8 +51,11 @@ struct type_info {
     uint64_t dictoffset, weaklistoffset; /* signed, as stored */
     uint32_t pre;                        /* bytes in front of an instance: GC head, managed words */
     enum object_kind kind;
-    bool heap;    /* HEAPTYPE */
-    bool is_type; /* a metatype: its instances are types */
+    bool heap;           /* HEAPTYPE */
+    bool is_type;        /* a metatype: its instances are types */
+    bool unnamed;        /* the name lies in a file that is not at hand */
+    bool owns;           /* instances may own what kind_buffers knows */
+    uint64_t size_bytes; /* sys.getsizeof of the instances that were met, summed */
 };
 
 enum { TYPE_FILTER_BITS = 1 << 16, TYPE_BLOCK_MAX = 384 };
@@ -63,7 +68,10 @@ struct types {
      * the cache where the set is not. */
     uint64_t filter[TYPE_FILTER_BITS / 64];
     struct strpool names;
+    bool no_memory; /* for one type at least: its objects count as unowned */
 };
+
+enum { PEEK_PIECES = 4 };
 
 /* What all passes share. */
 struct objects {
@@ -74,6 +82,14 @@ struct objects {
     struct notes *notes;
     struct mem_window near; /* for walks in address order */
     struct mem *far;        /* for random small reads: a cache, or the target's own bytes */
+    /* Of a memory that holds its bytes: pieces that objects_peek looked at last. */
+    struct peek_piece {
+        const uint8_t *bytes;
+        uint64_t start;
+        size_t len;
+    } pieces[PEEK_PIECES];
+    unsigned next_piece;
+    const struct vma *gc_vma; /* where the last list of the collector went on; may be NULL */
     uint8_t scratch[4096];
 };
 
@@ -100,6 +116,11 @@ static inline bool types_maybe(const struct types *t, uint64_t addr)
     return t->filter[bit / 64] >> bit % 64 & 1;
 }
 uint32_t types_index(const struct objects *o, const struct type_info *t);
+/* The index of a type that another table has proven, added if need be; BLOCK_NO_TYPE when memory
+ * ran out. */
+uint32_t types_adopt(struct types *t, const struct type_info *proven);
+/* Notes on what names were missing or found no memory. Once, at the end. */
+void types_tell(const struct objects *o);
 
 /* ---- objects.c ---- */
 /* The object in a block: where it starts (behind debug bytes, GC head and managed words), its type;
@@ -113,8 +134,22 @@ struct object_at {
 };
 bool object_recognise(struct objects *o, uint64_t block, uint64_t size, const uint8_t *bytes,
                       size_t len, struct object_at *ret);
-/* One pass over all blocks: OBJECT, DEAD or left UNOWNED. ERR_NOMEM, ERR_INTERRUPTED. */
-int objects_classify(struct objects *o, struct err *err) MUST_CHECK;
+/* fn is called for each block of the range that is an object, in the order of addresses. Ends early
+ * when interrupted. */
+struct block_range {
+    size_t run, run_end; /* indices of runs and of chunks */
+    size_t chunk, chunk_end;
+};
+typedef void (*object_fn)(void *ctx, size_t slot, const struct block_place *place,
+                          const struct object_at *at);
+void objects_each(struct objects *o, const struct block_range *range, object_fn fn, void *ctx);
+
+/* ---- look.c ---- */
+/* One pass over all blocks: OBJECT, DEAD, BUFFER or left UNOWNED; `size_bytes` of each type. In
+ * parts on several threads where the memory allows it, and `beside` (may be NULL) at the same time.
+ * ERR_NOMEM, ERR_INTERRUPTED. */
+int objects_classify(struct objects *o, void (*beside)(void *ctx), void *ctx,
+                     struct err *err) MUST_CHECK;
 
 /* ---- kinds.c, owners.c ---- */
 /* The kind by the names of the type and its bases (static builtins; array, deque, OrderedDict and
@@ -128,10 +163,11 @@ typedef void (*buffer_fn)(void *ctx, uint64_t addr, uint64_t size);
 void kind_buffers(struct objects *o, const struct type_info *t, uint64_t obj, buffer_fn emit,
                   void *ctx);
 
-/* ---- own.c, freelists.c, runtime_owned.c, extension.c ---- */
-int objects_own(struct objects *o, struct err *err) MUST_CHECK;
+/* ---- freelists.c, runtime_owned.c, extension.c: what is still unowned ---- */
 void freelists_mark(struct objects *o);
 void runtime_mark(struct objects *o);
+/* After the marks: what the interpreter's own memory points to. ERR_NOMEM. */
+int runtime_reach(struct objects *o, struct err *err) MUST_CHECK;
 void extension_infer(struct objects *o);
 
 /* ---- gcinfo.c ---- */

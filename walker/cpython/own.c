@@ -1,26 +1,15 @@
 /* Buffers to their owners.
  *
- * The order decides who gets a block that two objects point to: types first (tables of keys that
- * instances share), then all other objects by address, pymalloc's before malloc's; what the
- * interpreter's own memory points to comes last. First come, first served; a second claim is told,
- * but for shared tables of keys, which many dictionaries name by design. */
-#include <inttypes.h>
+ * One owner at most: a block that is an object is nobody's buffer; types come first (tables of keys
+ * that instances share), then whoever has the lower address, a part's own objects before those of
+ * other parts. What the interpreter's own memory points to comes last (runtime_owned.c). A second
+ * claim is told, but for shared tables of keys, which many dictionaries name by design. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/base/num.h"
-#include "walker/cpython/object_place.h"
+#include "formats/base/vec.h"
 #include "walker/cpython/own.h"
-#include "walker/note.h"
-
-struct claims {
-    struct objects *o;
-    struct blocks_span span;
-    size_t slot; /* the owner's */
-    uint32_t type;
-    bool shares; /* the owner may name what others have */
-    uint64_t conflicts, conflict_bytes, conflict_at;
-};
 
 uint32_t types_named(const struct objects *o, const char *name)
 {
@@ -67,38 +56,164 @@ size_t unowned_at(const struct objects *o, const struct blocks_span *span, uint6
     return block_kind(o->blocks, hit.slot) == BLOCK_UNOWNED ? hit.slot : SIZE_MAX;
 }
 
-static void claim(void *ctx, uint64_t addr, uint64_t size)
+/* ---- parts ---- */
+
+static size_t slot_of_run(const struct blocks *b, size_t run)
 {
-    struct claims *c = ctx;
-    struct blocks *b = c->o->blocks;
-    struct block_hit hit;
-    if (!begins_at(b, &c->span, addr, &hit) || hit.slot == c->slot)
-        return;
-    size_t slot = hit.slot;
-    struct block_place place = hit.place;
-    if (size > place.size - (addr - place.addr))
-        return;
-    enum block_kind kind = block_kind(b, slot);
-    if (kind == BLOCK_UNOWNED || kind == BLOCK_DEAD || kind == BLOCK_RUNTIME) {
-        block_set(b, slot, BLOCK_BUFFER, c->type);
-        if (b->owners)
-            b->owners[slot] = (uint32_t)c->slot + 1;
-    } else if (!c->shares || kind != BLOCK_BUFFER) {
-        c->conflicts++;
-        c->conflict_bytes += place.size;
-        c->conflict_at = addr;
+    return run < b->n_runs ? b->runs[run].first : b->n - b->n_chunks;
+}
+
+void parting_make(const struct blocks *b, size_t slots_each, struct parting *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    size_t in_runs = b->n - b->n_chunks, run = 0;
+    ret->n = min_u64(b->n / max_u64(slots_each, 1) + 1, MAX_PARTS);
+    for (size_t i = 0; i <= ret->n; i++) {
+        while (run < b->n_runs && slot_of_run(b, run) < in_runs / ret->n * i)
+            run++;
+        run = i == ret->n ? b->n_runs : run;
+        ret->run[i] = run;
+        ret->run_slot[i] = slot_of_run(b, run);
+        ret->chunk[i] = i == ret->n ? b->n_chunks : b->n_chunks / ret->n * i;
+        ret->chunk_slot[i] = in_runs + ret->chunk[i];
     }
 }
 
-/* By type: may its instances own anything that kind_buffers knows? */
-enum { OWNS_NOTHING, OWNS, OWNS_FIRST };
+static bool in_part(const struct parting *p, size_t part, size_t slot)
+{
+    return (slot >= p->run_slot[part] && slot < p->run_slot[part + 1]) ||
+           (slot >= p->chunk_slot[part] && slot < p->chunk_slot[part + 1]);
+}
 
-static uint8_t owns(const struct objects *o, const struct type_info *t)
+static size_t part_of(const struct parting *p, size_t slot)
+{
+    size_t i = 0;
+    while (i + 1 < p->n && !in_part(p, i, slot))
+        i++;
+    return i;
+}
+
+/* ---- claims ---- */
+
+void claims_init(struct claims *c, struct objects *o, const struct parting *p, size_t part)
+{
+    memset(c, 0, sizeof *c);
+    c->o = o;
+    c->span = blocks_span(o->blocks);
+    c->parting = p;
+    c->part = part;
+    c->conflict_at = UINT64_MAX;
+}
+
+void claims_release(struct claims *c)
+{
+    for (size_t i = 0; i < MAX_PARTS; i++) {
+        free(c->later[i].items);
+        c->later[i].items = NULL;
+        c->later[i].n = c->later[i].cap = 0;
+    }
+}
+
+static void conflict(struct claims *c, size_t slot)
+{
+    struct block_place place;
+    blocks_place(c->o->blocks, slot, &place);
+    c->conflicts++;
+    c->conflict_bytes += place.size;
+    c->conflict_at = min_u64(c->conflict_at, place.addr);
+}
+
+/* May name what others have. */
+static bool shares(const struct type_info *t)
+{
+    return t->kind == KIND_DICT || t->kind == KIND_ODICT;
+}
+
+/* The block's owner so far gives it back. */
+static bool gives_way(struct claims *c, size_t slot, const struct type_info *to)
+{
+    const struct type_info *holder = &c->o->types.items[block_type(c->o->blocks, slot)];
+    if (to->kind != KIND_TYPE || holder->kind == KIND_TYPE)
+        return false;
+    if (!shares(holder))
+        conflict(c, slot);
+    return true;
+}
+
+static void take(struct claims *c, size_t slot, size_t owner, uint32_t type)
+{
+    struct blocks *b = c->o->blocks;
+    const struct type_info *t = &c->o->types.items[type];
+    enum block_kind kind = block_kind(b, slot);
+    if (kind == BLOCK_UNOWNED || kind == BLOCK_DEAD || kind == BLOCK_RUNTIME ||
+        (kind == BLOCK_BUFFER && gives_way(c, slot, t))) {
+        block_set(b, slot, BLOCK_BUFFER, type);
+        if (b->owners)
+            b->owners[slot] = (uint32_t)owner + 1;
+    } else if (!shares(t) || kind != BLOCK_BUFFER) {
+        conflict(c, slot);
+    }
+}
+
+static void put_off(struct claims *c, size_t slot)
+{
+    size_t part = part_of(c->parting, slot);
+    size_t n = c->later[part].n;
+    if (vec_reserve(&c->later[part].items, &c->later[part].cap, n + 1,
+                    sizeof *c->later[part].items) < 0) {
+        c->no_memory = true;
+        return;
+    }
+    c->later[part].items[n] = (struct claim_later){(uint32_t)slot, (uint32_t)c->slot, c->type};
+    c->later[part].n = n + 1;
+}
+
+static void claim(void *ctx, uint64_t addr, uint64_t size)
+{
+    struct claims *c = ctx;
+    struct block_hit hit;
+    if (!begins_at(c->o->blocks, &c->span, addr, &hit) || hit.slot == c->slot ||
+        size > hit.place.size - (addr - hit.place.addr))
+        return;
+    if (in_part(c->parting, c->part, hit.slot))
+        take(c, hit.slot, c->slot, c->type);
+    else
+        put_off(c, hit.slot);
+}
+
+void claims_object(struct claims *c, size_t slot, uint32_t type, uint64_t obj)
+{
+    struct blocks *b = c->o->blocks;
+    const struct type_info *t = &c->o->types.items[type];
+    if (block_kind(b, slot) == BLOCK_BUFFER) {
+        conflict(c, slot);
+        if (b->owners)
+            b->owners[slot] = 0;
+    }
+    block_set(b, slot, BLOCK_OBJECT, type);
+    c->slot = slot;
+    c->type = type;
+    if (t->owns)
+        kind_buffers(c->o, t, obj, claim, c);
+}
+
+void claims_settle(struct claims *c, struct objects *o, const struct claims *from,
+                   const uint32_t *map)
+{
+    c->o = o;
+    for (size_t i = 0; i < from->later[c->part].n; i++) {
+        const struct claim_later *l = &from->later[c->part].items[i];
+        uint32_t type = map ? map[l->type] : l->type;
+        if (type != BLOCK_NO_TYPE)
+            take(c, l->slot, l->owner, type);
+    }
+}
+
+bool type_owns(const struct objects *o, const struct type_info *t)
 {
     enum managed_shape shape = o->py->traits->managed;
     switch (t->kind) {
     case KIND_TYPE:
-        return OWNS_FIRST;
     case KIND_STR:
     case KIND_LIST:
     case KIND_DICT:
@@ -110,74 +225,9 @@ static uint8_t owns(const struct objects *o, const struct type_info *t)
     case KIND_CODE:
     case KIND_MODULE:
     case KIND_NDARRAY:
-        return OWNS;
+        return true;
     default:
         return t->flags & TYPE_MANAGED_DICT &&
-                       (shape == MANAGED_TWO_WORDS || shape == MANAGED_TAGGED)
-                   ? OWNS
-                   : OWNS_NOTHING;
+               (shape == MANAGED_TWO_WORDS || shape == MANAGED_TAGGED);
     }
-}
-
-struct pass {
-    struct claims claims;
-    const uint8_t *owns;
-    size_t n_owns;
-    uint8_t which;
-};
-
-static void own_slot(void *ctx, size_t slot, const struct block_place *place)
-{
-    struct pass *p = ctx;
-    struct objects *o = p->claims.o;
-    uint32_t type = block_type(o->blocks, slot);
-    if (block_kind(o->blocks, slot) != BLOCK_OBJECT || type >= p->n_owns ||
-        p->owns[type] != p->which)
-        return;
-    const struct type_info *t = &o->types.items[type];
-    p->claims.slot = slot;
-    p->claims.type = type;
-    p->claims.shares = t->kind == KIND_DICT || t->kind == KIND_ODICT;
-    kind_buffers(o, t, object_in_block(o, place, t), claim, &p->claims);
-}
-
-void blocks_each(const struct objects *o, block_fn fn, void *ctx)
-{
-    const struct blocks *b = o->blocks;
-    struct block_place place = {.chunk = false};
-    for (size_t i = 0; i < b->n_runs && !objects_stopped(o); i++) {
-        place.size = b->runs[i].size;
-        place.addr = b->runs[i].addr;
-        for (uint32_t k = 0; k < b->runs[i].n; k++, place.addr += place.size)
-            fn(ctx, b->runs[i].first + k, &place);
-    }
-    place.chunk = true;
-    for (size_t i = 0; i < b->n_chunks && !objects_stopped(o); i++) {
-        place.addr = b->chunks[i].addr;
-        place.size = b->chunks[i].size;
-        fn(ctx, b->n - b->n_chunks + i, &place);
-    }
-}
-
-int objects_own(struct objects *o, struct err *err)
-{
-    size_t n = o->types.n;
-    uint8_t *table = malloc(n ? n : 1);
-    if (!table)
-        return err_set(err, ERR_NOMEM, "no memory for the owners of buffers");
-    for (size_t i = 0; i < n; i++)
-        table[i] = owns(o, &o->types.items[i]);
-    struct pass p = {.claims = {.o = o, .span = blocks_span(o->blocks)},
-                     .owns = table,
-                     .n_owns = n,
-                     .which = OWNS_FIRST};
-    blocks_each(o, own_slot, &p);
-    p.which = OWNS;
-    blocks_each(o, own_slot, &p);
-    free(table);
-    if (p.claims.conflicts)
-        note_remark(o->notes, "objects.conflict", p.claims.conflict_at, p.claims.conflict_bytes,
-                    "%" PRIu64 " buffer%s that two objects point to, counted for the first",
-                    p.claims.conflicts, p.claims.conflicts == 1 ? "" : "s");
-    return runtime_reach(o, err);
 }

@@ -58,13 +58,51 @@ struct blocks_span {
     uint64_t start, end;
 };
 struct blocks_span blocks_span(const struct blocks *b);
-/* All slots in the order of addresses, those of runs first, then those of chunks (own.c). */
-typedef void (*block_fn)(void *ctx, size_t slot, const struct block_place *place);
-void blocks_each(const struct objects *o, block_fn fn, void *ctx);
 /* The slot of the unowned block which the program sees begin at addr, or SIZE_MAX (own.c). */
 size_t unowned_at(const struct objects *o, const struct blocks_span *span, uint64_t addr);
-/* After objects have their buffers: what the interpreter's own memory points to (runtime_owned.c).
- * ERR_NOMEM. */
-int runtime_reach(struct objects *o, struct err *err) MUST_CHECK;
+
+/* ---- claims: buffers to their owners, in parts (own.c) ---- */
+
+/* How the blocks are divided among workers: part i has the runs from run[i] to run[i + 1] and the
+ * chunks from chunk[i] to chunk[i + 1]; slots alike. */
+enum { MAX_PARTS = 8 };
+struct parting {
+    size_t n;
+    size_t run[MAX_PARTS + 1], chunk[MAX_PARTS + 1];
+    size_t run_slot[MAX_PARTS + 1], chunk_slot[MAX_PARTS + 1];
+};
+void parting_make(const struct blocks *b, size_t slots_each, struct parting *ret);
+
+/* A claim of a block in another part, left for later. */
+struct claim_later {
+    uint32_t slot, owner, type;
+};
+
+struct claims {
+    struct objects *o;
+    struct blocks_span span;
+    const struct parting *parting;
+    size_t part;
+    struct {
+        struct claim_later *items;
+        size_t n, cap;
+    } later[MAX_PARTS]; /* by the part that the block is in */
+    bool no_memory;
+    uint64_t conflicts, conflict_bytes, conflict_at;
+    size_t slot; /* the owner at hand */
+    uint32_t type;
+};
+
+void claims_init(struct claims *c, struct objects *o, const struct parting *p, size_t part);
+void claims_release(struct claims *c);
+/* An object of that type in the slot: it was recognised, so nobody else owns its block; and its
+ * buffers are its own. For the part's blocks in the order of addresses. */
+void claims_object(struct claims *c, size_t slot, uint32_t type, uint64_t obj);
+/* Decide over what other parts claimed of this one, once all have looked at their blocks. The types
+ * are now those of `o`; map: from the others' indices, NULL if they are the same. */
+void claims_settle(struct claims *c, struct objects *o, const struct claims *from,
+                   const uint32_t *map);
+/* Instances of the type may own anything that kind_buffers knows. */
+bool type_owns(const struct objects *o, const struct type_info *t);
 
 #endif

@@ -4,7 +4,9 @@
 
 #include "formats/base/num.h"
 #include "formats/base/vec.h"
+#include "walker/cpython/own.h"
 #include "walker/cpython/type_names.h"
+#include "walker/note.h"
 
 enum {
     MAX_DEPTH = 16,        /* of metatypes over metatypes */
@@ -134,13 +136,12 @@ static bool name_missing(const struct objects *o, const struct type_fields *f, u
 }
 
 /* Text that is no name is no proof, unless the type says it in a second place too. */
-static bool name_proven(struct objects *o, const struct type_fields *f, uint64_t metatype,
+static bool name_proven(struct objects *o, struct type_fields *f, uint64_t metatype,
                         struct type_text *text)
 {
     if (name_missing(o, f, metatype)) {
         type_text_missing(f->info.addr, text);
-        note_add(o->notes, "types.unnamed", f->info.addr, 0,
-                 "the name of a type lies in a file that is not at hand");
+        f->info.unnamed = true;
         return true;
     }
     if (!type_text_cstr(o, f->name, text))
@@ -150,25 +151,46 @@ static bool name_proven(struct objects *o, const struct type_fields *f, uint64_t
     return f->info.heap && type_name_confirmed(o, f->info.addr + objects_shift(o), text);
 }
 
+static const struct type_info *insert(struct types *types, const struct type_info *t)
+{
+    if (vec_reserve(&types->items, &types->cap, types->n + 1, sizeof *types->items) < 0 ||
+        addrset_add(&types->known, t->addr, types->n + 1, NULL) < 0) {
+        types->no_memory = true;
+        return NULL;
+    }
+    /* A chain of metatypes that meets itself has rejected this one on the way. */
+    *addrset_find(&types->known, t->addr) = types->n + 1;
+    types->items[types->n] = *t;
+    uint64_t bit = (t->addr >> 3) * 0x9e3779b97f4a7c15u >> 48;
+    types->filter[bit / 64] |= (uint64_t)1 << bit % 64;
+    return &types->items[types->n++];
+}
+
 static const struct type_info *add(struct objects *o, struct type_fields *f,
                                    const struct type_text *text)
 {
-    struct types *types = &o->types;
-    uint64_t addr = f->info.addr, type = addr + objects_shift(o);
+    uint64_t type = f->info.addr + objects_shift(o);
     f->info.kind = kind_of_type(o, type, f->info.flags);
-    if (type_name_make(o, type, f->dict, text, &f->info) &&
-        vec_reserve(&types->items, &types->cap, types->n + 1, sizeof *types->items) == 0 &&
-        addrset_add(&types->known, addr, types->n + 1, NULL) == 0) {
-        /* A chain of metatypes that meets itself has rejected this one on the way. */
-        *addrset_find(&types->known, addr) = types->n + 1;
-        types->items[types->n] = f->info;
-        uint64_t bit = (addr >> 3) * 0x9e3779b97f4a7c15u >> 48;
-        types->filter[bit / 64] |= (uint64_t)1 << bit % 64;
-        return &types->items[types->n++];
-    }
-    note_add(o->notes, "objects.memory", addr, 0,
-             "no memory for one more type: its objects are counted as unowned");
+    f->info.owns = type_owns(o, &f->info);
+    if (type_name_make(o, type, f->dict, text, &f->info))
+        return insert(&o->types, &f->info);
+    o->types.no_memory = true;
     return NULL;
+}
+
+uint32_t types_adopt(struct types *t, const struct type_info *proven)
+{
+    const uint64_t *known = addrset_find(&t->known, proven->addr);
+    if (known && *known)
+        return (uint32_t)(*known - 1);
+    struct type_info own = *proven;
+    own.name = strpool_add(&t->names, proven->name);
+    own.module = strpool_add(&t->names, proven->module);
+    own.size_bytes = 0;
+    if (own.name && own.module && insert(t, &own))
+        return (uint32_t)(t->n - 1);
+    t->no_memory = true;
+    return BLOCK_NO_TYPE;
 }
 
 static const struct type_info *prove(struct objects *o, uint64_t addr, unsigned depth)
@@ -212,4 +234,15 @@ static const struct type_info *get(struct objects *o, uint64_t addr, unsigned de
 const struct type_info *types_get(struct objects *o, uint64_t addr)
 {
     return get(o, addr, 0);
+}
+
+void types_tell(const struct objects *o)
+{
+    for (size_t i = 0; i < o->types.n; i++)
+        if (o->types.items[i].unnamed)
+            note_add(o->notes, "types.unnamed", o->types.items[i].addr, 0,
+                     "the name of a type lies in a file that is not at hand");
+    if (o->types.no_memory)
+        note_add(o->notes, "objects.memory", 0, 0,
+                 "no memory for one more type: its objects are counted as unowned");
 }
