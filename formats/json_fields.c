@@ -239,6 +239,8 @@ const struct json_field json_objects_fields[] = {
     O(snapshot_objects, "malloc_dead_bytes", U64, malloc_dead_bytes),
     O(snapshot_objects, "malloc_runtime_bytes", U64, malloc_runtime_bytes),
     O(snapshot_objects, "malloc_unowned_bytes", U64, malloc_unowned_bytes),
+    O(snapshot_objects, "statics", U64, statics),
+    O(snapshot_objects, "static_bytes", U64, static_bytes),
     END,
 };
 
@@ -268,6 +270,8 @@ const struct json_field json_type_fields[] = {
     O(snapshot_type, "inferred_bytes", SUM, inferred_bytes),
     O(snapshot_type, "dead", SUM, dead),
     O(snapshot_type, "dead_bytes", SUM, dead_bytes),
+    O(snapshot_type, "statics", SUM, statics),
+    O(snapshot_type, "static_bytes", SUM, static_bytes),
     END,
 };
 

@@ -71,6 +71,17 @@ static double percent(uint64_t part, uint64_t whole)
     return whole ? (double)part * 100 / (double)whole : 0.0;
 }
 
+/* What lies in no heap counts for none of the sums above it. */
+static void print_statics(const struct snapshot *snap, const struct report_options *opt, FILE *out)
+{
+    const struct snapshot_objects *o = &snap->objects;
+    char a[CELL], b[CELL];
+    if (o->statics)
+        fprintf(out, "besides, outside of all heaps: %s static object%s of %s%s\n",
+                report_count(a, sizeof a, o->statics), o->statics == 1 ? "" : "s",
+                report_size(b, sizeof b, o->static_bytes, opt->exact), opt->exact ? " bytes" : "");
+}
+
 static bool worth_a_row(const struct in_use *u, int i)
 {
     return u->parts[i].bytes || u->parts[i].n || i == PART_OBJECTS || i == PART_UNOWNED;
@@ -93,6 +104,7 @@ static void print_split(const struct snapshot *snap, const struct report_options
     }
     fprintf(out, "%14s %6.1f %14s %12s  total\n", report_size(a, sizeof a, u.bytes, opt->exact),
             percent(u.bytes, u.bytes), report_size(b, sizeof b, u.malloc_bytes, opt->exact), "");
+    print_statics(snap, opt, out);
 }
 
 /* ---- the summary ---- */
@@ -245,6 +257,20 @@ static void print_foot(const struct snapshot *snap, const struct in_use *u,
         print_line("", p->malloc_bytes, u, "unowned, in malloc", opt, out);
     }
     print_line("", u->bytes, u, "all blocks in use", opt, out);
+    print_statics(snap, opt, out);
+}
+
+/* Types that have static objects only have no row in a table of what the heaps hold. */
+static void leave_out_statics(struct type_groups *g)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < g->n; i++) {
+        const struct snapshot_type *t = &g->rows[i];
+        bool only = t->statics && !t->count && !t->buffers && !t->inferred && !t->dead;
+        if (!only)
+            g->rows[n++] = *t;
+    }
+    g->n = n;
 }
 
 static int print_types(const struct snapshot *snap, const struct report_options *opt, FILE *out,
@@ -255,6 +281,7 @@ static int print_types(const struct snapshot *snap, const struct report_options 
     int rc = type_groups_make(&g, snap, opt->by ? opt->by : "type", err);
     if (rc < 0)
         return rc;
+    leave_out_statics(&g);
     type_groups_sort(&g, opt->sort, opt->reverse);
     in_use_of(snap, &u);
     print_type_head(opt, out);

@@ -174,6 +174,7 @@ struct snapshot_type {
     uint64_t buffers, buffer_bytes;    /* blocks that they own */
     uint64_t inferred, inferred_bytes; /* ... and those that only seem to be theirs */
     uint64_t dead, dead_bytes;         /* kept by freelists */
+    uint64_t statics, static_bytes;    /* outside of all heaps; bytes as sys.getsizeof has them */
 };
 
 /* What the blocks in use are, all together. */
@@ -188,6 +189,7 @@ struct snapshot_objects {
     /* Of these, the part that lies in malloc's chunks. */
     uint64_t malloc_object_bytes, malloc_buffer_bytes, malloc_inferred_bytes, malloc_dead_bytes,
         malloc_runtime_bytes, malloc_unowned_bytes;
+    uint64_t statics, static_bytes; /* objects in the data of modules: no blocks */
 };
 
 enum { GC_GENERATIONS = 3 };
@@ -204,7 +206,7 @@ struct snapshot_gc {
     uint64_t garbage;                 /* len(gc.garbage) */
 };
 
-/* One block in use, with --blocks. */
+/* One block in use, with --blocks; of the kind "static" an object in the data of a module. */
 struct snapshot_block {
     uint64_t address, size, owner; /* owner: address of the owning block, 0 for none */
     const char *kind, *type;       /* block_kind's name; type NULL where there is none */

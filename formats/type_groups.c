@@ -60,6 +60,8 @@ static void merge(struct snapshot_type *into, const struct snapshot_type *more)
     into->inferred_bytes = add_capped(into->inferred_bytes, more->inferred_bytes);
     into->dead = add_capped(into->dead, more->dead);
     into->dead_bytes = add_capped(into->dead_bytes, more->dead_bytes);
+    into->statics = add_capped(into->statics, more->statics);
+    into->static_bytes = add_capped(into->static_bytes, more->static_bytes);
 }
 
 static int compare_exact(const void *a, const void *b)

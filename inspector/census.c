@@ -46,7 +46,9 @@ struct census {
     struct stop stop;
     struct copy *copy;
     struct copy_stats copied;
-    struct mem *files;            /* text and constants, from the modules' files */
+    struct mem *files;     /* text and constants, from the modules' files */
+    struct mem *untouched; /* writable data of a program that is not relocated, from its file */
+    struct mem *program;   /* `files` with `untouched` below */
     struct mem_region *relocated; /* mappings that are read-only since the loader relocated them */
     size_t n_relocated, cap_relocated;
     struct mem *both;  /* what is analysed, with files below it */
@@ -83,6 +85,8 @@ static void census_release(struct census *c)
     stop_release(&c->stop);
     cpython_release(&c->py);
     mem_close(c->both);
+    mem_close(c->program);
+    mem_close(c->untouched);
     mem_close(c->files);
     mem_close(c->cache);
     mem_close(c->guard);
@@ -200,6 +204,17 @@ static int add_relocated(struct census *c, const struct vma *v, struct err *err)
     return 0;
 }
 
+/* What is linked to a fixed address has data that the loader need not change: a page of it that
+ * nobody has touched is not present, and is what the file says. Of others all that holds addresses
+ * was written. */
+static int add_untouched(struct census *c, struct elf_file *elf, uint64_t bias, const struct vma *v,
+                         struct err *err)
+{
+    if (bias || v->shared)
+        return 0;
+    return core_mem_add(c->untouched, v->start, v->end, elf_fd(elf), v->offset, err);
+}
+
 /* Names of types and other constants lie in text mappings, which are not copied: from the files.
  * What the loader changed there, as tables of pointers, is not in them, and has to be copied. */
 static int add_constants(void *ctx, struct elf_file *elf, const struct vma *first, struct err *err)
@@ -211,10 +226,11 @@ static int add_constants(void *ctx, struct elf_file *elf, const struct vma *firs
         return 0;
     for (size_t i = 0; rc == 0 && i < c->maps.n; i++) {
         const struct vma *v = &c->maps.items[i];
-        if (v->w || v->inode != first->inode || v->dev != first->dev ||
-            strcmp(v->name, first->name) != 0)
+        if (v->inode != first->inode || v->dev != first->dev || strcmp(v->name, first->name) != 0)
             continue;
-        if (elf_is_constant(elf, v->start - bias, v->end - v->start))
+        if (v->w)
+            rc = add_untouched(c, elf, bias, v, err);
+        else if (elf_is_constant(elf, v->start - bias, v->end - v->start))
             rc = core_mem_add(c->files, v->start, v->end, elf_fd(elf), v->offset, err);
         else
             rc = add_relocated(c, v, err);
@@ -228,6 +244,8 @@ static int read_modules(struct census *c, struct err *err)
     static const struct core_pages no_pages;
     struct modules_files files = {add_constants, c};
     int rc = core_mem_new(&none, &no_pages, &c->files, err);
+    if (rc == 0)
+        rc = core_mem_new(&none, &no_pages, &c->untouched, err);
     c->n_relocated = 0;
     if (rc == 0)
         rc = modules_read(&c->modules, c->opt->pid, &c->maps, &files, err);
@@ -440,7 +458,11 @@ static int analyse(struct census *c, struct mem *mem, int (*settle)(void *, stru
 {
     int rc = residency_init(&c->res, c->pages.runs, c->pages.n, err);
     if (rc == 0)
-        rc = overlay_new(mem, c->files, &c->both, err);
+        rc = overlay_new(c->files, c->untouched, &c->program, err);
+    /* What was swapped out or not copied in time is not present either, but was written. */
+    bool whole = !c->pages.swapped && !c->late;
+    if (rc == 0)
+        rc = overlay_new(mem, whole ? c->program : c->files, &c->both, err);
     if (rc < 0)
         return rc;
     struct walk_input in = {
@@ -509,7 +531,8 @@ static int refresh_modules(struct census *c, struct err *err)
     modules_release(&c->modules);
     modules_init(&c->modules);
     mem_close(c->files);
-    c->files = NULL;
+    mem_close(c->untouched);
+    c->files = c->untouched = NULL;
     return read_modules(c, err);
 }
 

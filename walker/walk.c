@@ -148,11 +148,25 @@ static int walk_python(const struct walk_input *in, struct cpython *py, struct b
     return 0;
 }
 
+/* Where static objects may lie. */
+static int find_data(struct walk_input *in, struct cpython_range **ret, struct err *err)
+{
+    struct cpython_range *ranges = calloc(in->n_data + 1, sizeof *ranges);
+    if (!ranges)
+        return err_set(err, ERR_NOMEM, "no memory for %zu ranges of data", in->n_data);
+    for (size_t i = 0; i < in->n_data; i++)
+        ranges[i] = (struct cpython_range){in->data[i].start, in->data[i].end};
+    in->python.data = *ret = ranges;
+    in->python.n_data = in->n_data;
+    return 0;
+}
+
 /* malloc's chunks, and then every block in use of either heap. */
 static int walk_blocks(struct walk_input *in, struct cpython *py, struct blockmap *map,
                        struct snapshot *snap, struct notes *notes, struct err *err)
 {
     struct blocks blocks;
+    struct cpython_range *data = NULL;
     if (!in->types || !py->traits)
         return walk_malloc(in, map, NULL, snap, notes, err);
     blocks_init(&blocks);
@@ -160,8 +174,13 @@ static int walk_blocks(struct walk_input *in, struct cpython *py, struct blockma
     /* Any array says that owners are wanted; cpython_objects makes the right one. */
     blocks.owners = in->blocks ? malloc(sizeof *blocks.owners) : NULL;
     if (rc == 0)
+        rc = find_data(in, &data, err);
+    if (rc == 0)
         rc = cpython_objects(&in->python, py, &blocks, snap, notes, err);
     blocks_release(&blocks);
+    in->python.data = NULL;
+    in->python.n_data = 0;
+    free(data);
     return rc;
 }
 

@@ -126,6 +126,8 @@ def test_numpy(tap):
         return tap.skip("numpy", reason)
     with app("numpy_app.py") as target:
         shot = check_census(tap, "numpy", target.pid)
+        dtypes = [t for t in shot["type"] if t["name"].startswith("numpy.dtype[") and t["statics"]]
+        tap.ok(len(dtypes) >= 20 and all(t["statics"] == 1 for t in dtypes), "numpy: its static dtypes, one of each", dtypes)
         tap.ok(mmapped(shot) >= 24_000_000, "numpy: the large arrays are mmapped chunks", shot.one("memory"))
         target.send("go on")
         tap.ok(target.line() == "echo True 10000", "numpy: works on")

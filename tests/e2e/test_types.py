@@ -8,9 +8,9 @@ import sys
 import time
 
 from builds import TOOL, all_builds
-from types_census import Census
+from types_census import Block, Census
 from types_checks import (check_extra, check_gc, check_objects, check_owners, check_population, check_records,
-                          check_runtime, unattributed)
+                          check_runtime, check_statics, unattributed)
 from types_run import TypesTarget, census_of, take
 
 # Builds on which the other allocators are tried, too.
@@ -44,6 +44,7 @@ def compare(target, census):
     wrong = check_objects(truth, census, memory)
     more, extra = check_extra(truth, census, memory)
     wrong += more + check_records(truth, census, extra) + check_population(truth, census, memory)
+    wrong += check_statics(truth, census, memory)
     return wrong + check_owners(census, memory) + check_runtime(census, memory) + check_gc(truth, census), extra
 
 
@@ -99,6 +100,11 @@ def check_checks(target):
             ("a wrong size", wrong_size, lambda c: check_records(truth, c, check_extra(truth, c, memory)[1])),
             ("an object too many", buffer_as_object, lambda c: check_extra(truth, c, memory)[0]),
             ("a block of nobody as the interpreter's", buffer_as_runtime, lambda c: check_runtime(c, memory)),
+            ("a static object missing", without_static, lambda c: check_objects(truth, c, memory)),
+            ("a static object of another type", wrong_static, lambda c: check_objects(truth, c, memory)),
+            ("a static object too many", static_within, lambda c: check_statics(truth, c, memory)),
+            ("a number and a type as an object", static_pair, lambda c: check_statics(truth, c, memory)),
+            ("a wrong sum of static objects", wrong_static_sum, lambda c: check_statics(truth, c, memory)),
             ("a wrong threshold", wrong_gc, lambda c: check_gc(truth, c))):
         census = Census(records)
         before = check(census)
@@ -153,6 +159,33 @@ def buffer_as_object(census, truth):
 def buffer_as_runtime(census, truth):
     own = own_block(census, truth, "list", 1)
     census.owned[own.address][0].kind = "runtime"
+
+
+def reached_static(census, truth):
+    return next(a for a in census.statics if a in truth.objects)
+
+
+def without_static(census, truth):
+    del census.statics[reached_static(census, truth)]
+
+
+def wrong_static(census, truth):
+    census.statics[reached_static(census, truth)].type = "dict"
+
+
+def static_within(census, truth):
+    address = next(a for a, b in census.statics.items() if b.type == "type")
+    census.statics[address + 8] = Block(address + 8, 16, "static", "object", 0)
+
+
+def static_pair(census, truth):
+    """A word before a static type's own header: what is there is no count, or no type."""
+    address = next(a for a, b in census.statics.items() if b.type == "type")
+    census.statics[address + 16] = Block(address + 16, 16, "static", "NoneType", 0)
+
+
+def wrong_static_sum(census, truth):
+    own_record(census, truth, "type")["static_bytes"] += 8
 
 
 def wrong_gc(census, truth):

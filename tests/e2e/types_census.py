@@ -84,7 +84,9 @@ class Census:
         self.objects = records["objects"][0]
         self.gc = copy.deepcopy(records["gc"][0])
         self.used = sum(c["bytes"] for c in records["memory"][0]["categories"] if c["name"] == "python.blocks.used")
-        self.blocks = sorted(blocks_of(records.get("blocks", [])), key=lambda b: b.address)
+        rows = sorted(blocks_of(records.get("blocks", [])), key=lambda b: b.address)
+        self.blocks = [b for b in rows if b.kind != "static"]
+        self.statics = {b.address: b for b in rows if b.kind == "static"}
         self.starts = [b.address for b in self.blocks]
         allocator = self.header["python"]["allocator"]
         self.debug = 16 if allocator.endswith("_debug") else 0

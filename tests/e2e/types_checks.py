@@ -24,8 +24,11 @@ def check_objects(truth, census, memory):
         if name is None:
             wrong.append("0x%x: a type that came late" % address)
         elif block is None:
-            if not memory.is_static(address):
-                wrong.append("0x%x (%s): in no block" % (address, name))
+            static = census.statics.get(address)
+            if static is None or static.type != name[:512] or not memory.is_static(address):
+                wrong.append("0x%x (%s): in no block, and static is %s" % (address, name, static and static.type))
+        elif address in census.statics:
+            wrong.append("0x%x (%s): in a block, and static" % (address, name))
         elif (block.kind, block.type) != ("object", name[:512]):
             wrong.append("0x%x (%s): %s %s in a block of %d" % (address, name, block.kind, block.type, block.size))
         elif address - block.address != census.front(block, memory) + truth.front(kind):
@@ -84,6 +87,99 @@ def check_records(truth, census, extra):
         if is_sized(truth, kind) and not most * 0.6 <= beyond <= most:  # debug hooks take 24 bytes of each
             wrong.append("%s: %d bytes in %d objects, not %d and up to %d" % (name, record["size_bytes"], count[kind], size[kind], most))
     return shorten(wrong, "differences") + check_sums(census)
+
+
+# What nobody can reach and the interpreter does not name: strings and such that the build froze, definitions of modules.
+FROZEN = ("str", "bytes", "tuple", "code", "int", "moduledef")
+COUNT_3_11 = 999999999  # of what 3.11 freezes
+
+
+def proper_count(truth, count, name):
+    """Whether a static object that nobody reaches may have this reference count."""
+    if truth.minor >= 14:
+        return bool(count >> 31 & 1) and count >> 56 == 0
+    if truth.minor >= 12:
+        return bool(count >> 31 & 1) and count >> 32 == 0 or (name in ("type", "moduledef") and 0 < count < 1 << 31)
+    return abs(count - COUNT_3_11) < 1 << 20 if name in FROZEN and name != "moduledef" else 0 < count < 1 << 31
+
+
+def static_fault(truth, memory, block):
+    """What is wrong with a static object by its own words, or None. In the order of a header: count, type, length."""
+    words = memory.words(block.address, max(block.size // 8, 6))
+    if not memory.is_static(block.address) or not memory.is_static(block.address + block.size - 1):
+        return "not in the data of a file"
+    name = truth.names.get(words[1])
+    # a type that nobody reaches has no name in the truth: its own words must be those of a type
+    if name is None and memory.word(words[1] + 8) not in truth.types:
+        return "its type is none"
+    if name is not None and name[:512] != block.type:
+        return "its type is %s" % name
+    if block.address in truth.objects:
+        return None
+    if not proper_count(truth, words[0], block.type):
+        return "%d references" % words[0]
+    if truth.minor < 12 and block.type not in FROZEN + ("type",):
+        return "no such object is static"
+    return static_content_fault(truth, memory, block, words)
+
+
+def static_content_fault(truth, memory, block, words):
+    head = 40 if truth.minor >= 12 else 48
+    if block.type == "str":
+        state = words[4] if truth.minor < 14 else words[4] & 0xffffffff
+        ascii_, kind = (state >> 6 & 1, state >> 2 & 7) if truth.minor < 14 else (None, None)
+        length = words[2]
+        if ascii_ and block.size != head + length + 1 or not length < block.size:
+            return "%d characters in %d bytes of kind %s" % (length, block.size, kind)
+    elif block.type == "bytes" and block.size != 33 + words[2]:
+        return "%d bytes in %d" % (words[2], block.size)
+    elif block.type == "tuple":
+        first = 4 if truth.minor >= 14 else 3
+        if block.size != 8 * (first + words[2]):
+            return "%d items in %d bytes" % (words[2], block.size)
+        known = [memory.word(w + 8) in truth.types for w in words[first:first + words[2]]]
+        if not all(known):
+            return "its items are no objects"
+    elif block.type == "type" and not 400 <= block.size <= 448:
+        return "a type of %d bytes" % block.size
+    return None
+
+
+def check_statics(truth, census, memory):
+    """What the census calls static: by its own words, of right sizes, clear of each other and of blocks, and summed up."""
+    wrong, end = [], 0
+    for address in sorted(census.statics):
+        block = census.statics[address]
+        fault = static_fault(truth, memory, block)
+        if fault is None and (address < end or census.find(address)):
+            fault = "within another"
+        end = max(end, address + block.size)
+        if fault:
+            wrong.append("0x%x: no static %s: %s" % (address, block.type, fault))
+    return shorten(wrong, "objects") + check_static_sums(truth, census, memory)
+
+
+def check_static_sums(truth, census, memory):
+    wrong, count, size = [], collections.Counter(), collections.Counter()
+    for address, block in census.statics.items():
+        kind = memory.word(address + 8)
+        count[kind] += 1
+        if address in truth.objects:
+            size[kind] += truth.objects[address][1]
+        elif kind in truth.types:  # of static types only 3.11 and 3.12 count a collector's head
+            size[kind] += block.size + (0 if block.type == "type" and truth.minor not in (11, 12) else truth.front(kind))
+    if [sum(count.values()), sum(t["static_bytes"] for t in census.types.values())] != \
+            [census.objects["statics"], census.objects["static_bytes"]]:
+        wrong.append("static: %d rows, totals %s" % (sum(count.values()), census.objects))
+    for kind, t in census.types.items():
+        if t["statics"] != count[kind]:
+            wrong.append("%s: %d static objects, not %d" % (t["name"], t["statics"], count[kind]))
+        beyond = t["static_bytes"] - size[kind]
+        # caches, of UTF-8 for example, count in: of what cannot be reached only the census knows them
+        cached = t["name"] in ("code", "str")
+        if kind in truth.types and not 0 <= beyond <= (t["static_bytes"] // 10 if cached else 0):
+            wrong.append("%s: %d static bytes, not %d" % (t["name"], t["static_bytes"], size[kind]))
+    return shorten(wrong, "differences")
 
 
 def is_sized(truth, kind):

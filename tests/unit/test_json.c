@@ -103,9 +103,11 @@ static void check_types(const struct snapshot *s)
 {
     ok(s->n_types == 3 && strcmp(s->types[2].name, "app.\xff\x1b.T") == 0 &&
            s->types[1].address == 0x956000 && s->types[1].buffer_bytes == 700 &&
-           s->types[2].inferred_bytes == 128 && s->types[2].dead_bytes == 64,
+           s->types[2].inferred_bytes == 128 && s->types[2].dead_bytes == 64 &&
+           s->types[2].statics == 10 && s->types[2].static_bytes == 160,
        "types are back");
-    ok(s->objects.present && s->objects.objects == 27 && s->objects.malloc_unowned_bytes == 77,
+    ok(s->objects.present && s->objects.objects == 27 && s->objects.malloc_unowned_bytes == 77 &&
+           s->objects.statics == 15 && s->objects.static_bytes == 240,
        "the sums of blocks are back");
     ok(s->gc.present && s->gc.enabled && !s->gc.collecting && s->gc.threshold[2] == 10 &&
            s->gc.tracked[2] == 2000 && s->gc.garbage == 6,

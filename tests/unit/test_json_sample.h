@@ -121,9 +121,13 @@ static void sample_types(struct snapshot *s)
         t->inferred_bytes = 64 * i;
         t->dead = 1;
         t->dead_bytes = 64;
+        t->statics = 5 * i;
+        t->static_bytes = 80 * i;
     }
     s->objects = (struct snapshot_objects){.present = true, .objects = 27, .object_bytes = 1920};
     s->objects.malloc_unowned_bytes = s->objects.unowned_bytes = 77;
+    s->objects.statics = 15;
+    s->objects.static_bytes = 240;
     s->gc = (struct snapshot_gc){.present = true, .enabled = true, .lists = true, .generations = 3};
     for (unsigned i = 0; i < GC_GENERATIONS; i++) {
         s->gc.threshold[i] = 700 - 345 * i;

@@ -43,6 +43,8 @@ static void add(struct snapshot *s, const char *name, const char *module, uint64
     t->inferred = t->dead = 1;
     t->inferred_bytes = 10;
     t->dead_bytes = 20;
+    t->statics = 2;
+    t->static_bytes = 30;
 }
 
 static void sample(struct snapshot *s)
@@ -64,7 +66,8 @@ static uint64_t sum(const struct snapshot_type *t, size_t n)
     uint64_t all = 0;
     for (size_t i = 0; i < n; i++)
         all += t[i].count + t[i].bytes + t[i].size_bytes + t[i].buffers + t[i].buffer_bytes +
-               t[i].inferred + t[i].inferred_bytes + t[i].dead + t[i].dead_bytes;
+               t[i].inferred + t[i].inferred_bytes + t[i].dead + t[i].dead_bytes + t[i].statics +
+               t[i].static_bytes;
     return all;
 }
 

@@ -48,6 +48,8 @@ struct cpython_input {
     const struct residency *res;
     const struct cpython_module *modules;
     size_t n_modules;
+    const struct cpython_range *data; /* writable segments of all modules, .bss included */
+    size_t n_data;
     bool partial; /* the source lacks bytes that the process had: bytes that cannot be read speak
                      neither for a layout nor against it */
     const volatile sig_atomic_t *interrupted; /* turns nonzero: give up; may be NULL */

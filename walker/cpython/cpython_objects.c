@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "walker/cpython/objects.h"
+#include "walker/cpython/statics.h"
 
 enum { CACHE_PAGES = 8192 };
 
@@ -91,6 +91,9 @@ static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
     extension_infer(o);
     if (objects_stopped(o))
         return err_set(err, ERR_INTERRUPTED, "interrupted");
+    rc = statics_find(o, err);
+    if (rc < 0)
+        return rc;
     types_tell(o);
     return objects_report(o, snap, err);
 }
@@ -120,6 +123,7 @@ int cpython_objects(const struct cpython_input *in, const struct cpython *py, st
         mem_close(o->far);
     mem_window_release(&o->near);
     types_release(&o->types);
+    statics_release(o);
     free(o);
     return rc;
 }

@@ -263,8 +263,9 @@ struct layout_traits {
     enum managed_shape managed;
     bool managed_weakref; /* 3.12+: Py_TPFLAGS_MANAGED_WEAKREF adds the two words too */
     enum immortal_shape immortal;
-    bool int_tagged; /* 3.12+: lv_tag = digits << 3 | sign; before: signed ob_size */
-    bool str_legacy; /* 3.8-3.11: legacy strings with wstr exist */
+    bool int_tagged;   /* 3.12+: lv_tag = digits << 3 | sign; before: signed ob_size */
+    bool static_heads; /* 3.11, 3.12: for sys.getsizeof static types have a GC head, too */
+    bool str_legacy;   /* 3.8-3.11: legacy strings with wstr exist */
     enum freelist_shape freelists;
     enum mimalloc_shape mimalloc;
     bool debug_offsets; /* 3.13+: _PyRuntime starts with _Py_DebugOffsets */

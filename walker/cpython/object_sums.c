@@ -5,7 +5,7 @@
 
 #include "formats/base/num.h"
 #include "formats/base/vec.h"
-#include "walker/cpython/objects.h"
+#include "walker/cpython/statics.h"
 
 /* How often each type (or type and kind) came since the last reset; `seen` lists those that did. */
 struct lead {
@@ -299,7 +299,7 @@ static int report_types(struct sums *s)
     for (size_t i = 0; i < s->o->types.n; i++) {
         const struct type_info *info = &s->o->types.items[i];
         const struct snapshot_type *sum = &s->types[i];
-        if (!sum->count && !sum->buffers && !sum->inferred && !sum->dead)
+        if (!sum->count && !sum->buffers && !sum->inferred && !sum->dead && !sum->statics)
             continue;
         struct snapshot_type *t = snapshot_add_type(snap);
         if (!t)
@@ -401,6 +401,7 @@ int objects_report(struct objects *o, struct snapshot *snap, struct err *err)
     if (rc == 0) {
         sum_chunks(&s);
         report_kinds(&s);
+        statics_count(o, s.types, snap);
         report_classes(&s);
     }
     int kept = keep_names(snap);
@@ -409,6 +410,8 @@ int objects_report(struct objects *o, struct snapshot *snap, struct err *err)
         rc = report_types(&s);
     if (rc == 0 && o->blocks->owners)
         rc = report_blocks(&s);
+    if (rc == 0 && o->blocks->owners)
+        rc = statics_rows(o, snap);
     snap->objects.present = rc == 0;
     sums_release(&s);
     return rc < 0 ? no_memory(err) : 0;

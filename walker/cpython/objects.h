@@ -79,6 +79,7 @@ struct objects {
     const struct cpython *py;
     struct blocks *blocks;
     struct types types;
+    struct statics *statics; /* statics.h; NULL before they are looked for */
     struct notes *notes;
     struct mem_window near; /* for walks in address order */
     struct mem *far;        /* for random small reads: a cache, or the target's own bytes */

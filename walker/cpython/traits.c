@@ -50,6 +50,7 @@ static const struct layout_traits rows[] = {
         .managed = MANAGED_TWO_WORDS,
         .str_legacy = true,
         .freelists = FREELISTS_ARRAYS,
+        .static_heads = true,
     },
     {
         .minor = 12,
@@ -68,6 +69,7 @@ static const struct layout_traits rows[] = {
         .immortal = IMMORTAL_LOW_NEG,
         .int_tagged = true,
         .freelists = FREELISTS_ARRAYS,
+        .static_heads = true,
     },
     {
         .minor = 13,

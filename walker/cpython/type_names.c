@@ -208,8 +208,8 @@ static bool dict_table(struct objects *o, uint64_t dict, struct dict_table *ret)
     return true;
 }
 
-/* The value of a key that is an ASCII string, or 0. Entries are few: no hashing needed. */
-static uint64_t dict_get(struct objects *o, uint64_t dict, const char *name)
+/* Entries are few: no hashing needed. */
+uint64_t dict_get(struct objects *o, uint64_t dict, const char *name)
 {
     const struct layout *l = &o->py->layout;
     size_t len = strlen(name), head = layout_size(l, LF_str_ascii_sizeof);

@@ -25,6 +25,8 @@ bool type_text_str(struct objects *o, uint64_t obj, struct type_text *ret);
  * tp_name. false when memory ran out. */
 bool type_name_make(struct objects *o, uint64_t type, uint64_t dict, const struct type_text *plain,
                     struct type_info *t);
+/* The value of a key that is an ASCII string, or 0. `dict`: its address as id() has it. */
+uint64_t dict_get(struct objects *o, uint64_t dict, const char *name);
 /* What stands for the name of a type whose constants are missing. */
 void type_text_missing(uint64_t addr, struct type_text *ret);
 /* The type says the same name twice, in tp_name and in ht_name: then it may be any text. */
