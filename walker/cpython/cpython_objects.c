@@ -84,8 +84,7 @@ static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
     if (rc < 0)
         return rc;
     freelists_mark(o);
-    runtime_mark(o);
-    rc = runtime_reach(o, err);
+    rc = runtime_mark(o, err);
     if (rc < 0)
         return rc;
     extension_infer(o);

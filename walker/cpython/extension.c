@@ -71,6 +71,7 @@ struct infer {
     struct objects *o;
     struct blocks_span span;
     uint32_t *tries; /* by type: instances without a find so far; UINT32_MAX: one had */
+    uint8_t *wanted; /* by type: whether to look at more of them; the last one is for no type */
     size_t n;
 };
 
@@ -110,17 +111,22 @@ static void infer_slot(struct infer *f, size_t slot, uint32_t type, const struct
     if (infer_from(f, slot, type, obj, place->addr + place->size))
         f->tries[type] = UINT32_MAX;
     else if (f->tries[type] != UINT32_MAX)
-        f->tries[type]++;
+        f->wanted[type] = ++f->tries[type] < TRIES;
 }
 
-/* The slots of a run, or one chunk. Nearly all of millions are passed over. */
+/* The slots of a run, or one chunk. Nearly all of millions are passed over, with one branch that is
+ * as good as never taken. */
 static void infer_slots(struct infer *f, size_t first, size_t n, struct block_place place)
 {
-    const uint32_t *what = f->o->blocks->what + first;
-    for (size_t i = 0; i < n; i++, place.addr += place.size) {
-        uint32_t type = what[i] & BLOCK_NO_TYPE;
-        if (what[i] >> 28 == BLOCK_OBJECT && type < f->n && f->tries[type] != TRIES)
-            infer_slot(f, first + i, type, &place);
+    const uint32_t *what = f->o->blocks->what + first, none = (uint32_t)f->n;
+    const uint8_t *wanted = f->wanted;
+    uint64_t addr = place.addr;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t type = what[i] - ((uint32_t)BLOCK_OBJECT << 28); /* too large for other kinds */
+        if (!wanted[type < none ? type : none])
+            continue;
+        place.addr = addr + i * place.size;
+        infer_slot(f, first + i, type, &place);
     }
 }
 
@@ -147,15 +153,18 @@ void extension_infer(struct objects *o)
 {
     const struct blocks *b = o->blocks;
     struct infer f = {.o = o, .span = blocks_span(b), .n = o->types.n};
-    f.tries = calloc(f.n ? f.n : 1, sizeof *f.tries);
-    if (!f.tries) {
+    f.tries = calloc(f.n + 1, sizeof *f.tries);
+    f.wanted = calloc(f.n + 1, 1);
+    if (!f.tries || !f.wanted) {
+        free(f.tries);
+        free(f.wanted);
         note_add(o->notes, "objects.inferred", 0, 0,
                  "no memory to look for buffers of unknown types");
         return;
     }
     for (size_t i = 0; i < f.n; i++)
-        if (!nothing_known(&o->types.items[i]))
-            f.tries[i] = TRIES;
+        f.wanted[i] = nothing_known(&o->types.items[i]);
     infer_all(&f);
     free(f.tries);
+    free(f.wanted);
 }

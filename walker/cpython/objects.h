@@ -166,9 +166,8 @@ void kind_buffers(struct objects *o, const struct type_info *t, uint64_t obj, bu
 
 /* ---- freelists.c, runtime_owned.c, extension.c: what is still unowned ---- */
 void freelists_mark(struct objects *o);
-void runtime_mark(struct objects *o);
-/* After the marks: what the interpreter's own memory points to. ERR_NOMEM. */
-int runtime_reach(struct objects *o, struct err *err) MUST_CHECK;
+/* The interpreter's own blocks, and what these and its data point to. ERR_NOMEM. */
+int runtime_mark(struct objects *o, struct err *err) MUST_CHECK;
 void extension_infer(struct objects *o);
 
 /* ---- gcinfo.c ---- */

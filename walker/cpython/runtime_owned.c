@@ -13,42 +13,6 @@
 
 enum { POINTER = 8, PAGE = 4096, MAX_THREADS = 1 << 20 };
 
-static void mark(struct objects *o, uint64_t addr)
-{
-    uint64_t start;
-    size_t slot = addr ? blocks_find(o->blocks, addr, &start) : SIZE_MAX;
-    if (slot != SIZE_MAX && block_kind(o->blocks, slot) == BLOCK_UNOWNED)
-        block_set(o->blocks, slot, BLOCK_RUNTIME, BLOCK_NO_TYPE);
-}
-
-static void mark_interpreter(struct objects *o, uint64_t interp)
-{
-    uint64_t at;
-    mark(o, interp);
-    if (o->py->traits->obmalloc == OBMALLOC_POINTER &&
-        objects_field(o, interp, LF_interp_obmalloc, &at))
-        mark(o, at);
-    if (!objects_field(o, interp, LF_interp_threads_head, &at))
-        return;
-    for (int i = 0; at && i < MAX_THREADS; i++) {
-        mark(o, at);
-        if (!objects_field(o, at, LF_ts_next, &at))
-            return;
-    }
-}
-
-void runtime_mark(struct objects *o)
-{
-    for (size_t i = 0; i < o->py->n_interpreters; i++)
-        mark_interpreter(o, o->py->interpreters[i]);
-    for (size_t i = 0; i < o->py->n_heaps; i++) {
-        mark(o, o->py->heaps[i].usedpools);
-        mark(o, o->py->heaps[i].arenas);
-    }
-}
-
-/* ---- what they point to ---- */
-
 struct reach {
     struct objects *o;
     struct blocks_span span;
@@ -60,9 +24,55 @@ static int push(struct reach *r, size_t slot, struct err *err)
 {
     if (vec_reserve(&r->todo, &r->cap, r->n + 1, sizeof *r->todo) < 0)
         return err_set(err, ERR_NOMEM, "no memory for the interpreter's own blocks");
+    block_set(r->o->blocks, slot, BLOCK_RUNTIME, BLOCK_NO_TYPE);
     r->todo[r->n++] = (uint32_t)slot;
     return 0;
 }
+
+/* ---- what is known by name ---- */
+
+static int mark(struct reach *r, uint64_t addr, struct err *err)
+{
+    uint64_t start;
+    size_t slot = addr ? blocks_find(r->o->blocks, addr, &start) : SIZE_MAX;
+    if (slot == SIZE_MAX || block_kind(r->o->blocks, slot) != BLOCK_UNOWNED)
+        return 0;
+    return push(r, slot, err);
+}
+
+static int mark_interpreter(struct reach *r, uint64_t interp, struct err *err)
+{
+    struct objects *o = r->o;
+    uint64_t at;
+    int rc = mark(r, interp, err);
+    if (rc == 0 && o->py->traits->obmalloc == OBMALLOC_POINTER &&
+        objects_field(o, interp, LF_interp_obmalloc, &at))
+        rc = mark(r, at, err);
+    if (!objects_field(o, interp, LF_interp_threads_head, &at))
+        return rc;
+    for (int i = 0; rc == 0 && at && i < MAX_THREADS; i++) {
+        rc = mark(r, at, err);
+        if (!objects_field(o, at, LF_ts_next, &at))
+            break;
+    }
+    return rc;
+}
+
+static int mark_named(struct reach *r, struct err *err)
+{
+    const struct cpython *py = r->o->py;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < py->n_interpreters; i++)
+        rc = mark_interpreter(r, py->interpreters[i], err);
+    for (size_t i = 0; rc == 0 && i < py->n_heaps; i++) {
+        rc = mark(r, py->heaps[i].usedpools, err);
+        if (rc == 0)
+            rc = mark(r, py->heaps[i].arenas, err);
+    }
+    return rc;
+}
+
+/* ---- what they point to ---- */
 
 static int look_at(struct reach *r, const uint8_t *p, uint64_t len, struct err *err)
 {
@@ -71,7 +81,6 @@ static int look_at(struct reach *r, const uint8_t *p, uint64_t len, struct err *
         size_t slot = unowned_at(r->o, &r->span, word);
         if (slot == SIZE_MAX)
             continue;
-        block_set(r->o->blocks, slot, BLOCK_RUNTIME, BLOCK_NO_TYPE);
         int rc = push(r, slot, err);
         if (rc < 0)
             return rc;
@@ -116,13 +125,10 @@ static int reach_statics(struct reach *r, struct err *err)
     return rc;
 }
 
-int runtime_reach(struct objects *o, struct err *err)
+int runtime_mark(struct objects *o, struct err *err)
 {
     struct reach r = {.o = o, .span = blocks_span(o->blocks)};
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < o->blocks->n; i++)
-        if (block_kind(o->blocks, i) == BLOCK_RUNTIME)
-            rc = push(&r, i, err);
+    int rc = mark_named(&r, err);
     if (rc == 0)
         rc = reach_statics(&r, err);
     if (rc == 0)
