@@ -52,6 +52,11 @@ $(BUILD)/lib%.a:
 	@rm -f $@
 	$(AR) rcsD $@ $^
 
+# What is asked of each of millions of blocks: a tenth faster.
+HOT_SRC := walker/blocks.c $(addprefix walker/cpython/,blocks_collect.c cpython_objects.c \
+           extension.c kinds.c look.c object_sums.c objects.c own.c owners.c pools.c types.c)
+$(call obj,$(HOT_SRC)): OPT := $(OPT:-O2=-O3)
+
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c -o $@ $<

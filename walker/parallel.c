@@ -29,16 +29,14 @@ static void *work_on(void *arg)
 }
 
 /* Signals are for the thread that waits, as ever. */
-static unsigned start(struct work *w, pthread_t *threads, unsigned n)
+static bool make_thread(pthread_t *ret, void *(*fn)(void *), void *arg)
 {
     sigset_t all, old;
-    unsigned made = 0;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &old);
-    while (made < n && pthread_create(&threads[made], NULL, work_on, w) == 0)
-        made++;
+    int rc = pthread_create(ret, NULL, fn, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return made;
+    return rc == 0;
 }
 
 void parallel_run(size_t n, void (*task)(void *ctx, size_t i), void *ctx, unsigned threads)
@@ -49,8 +47,33 @@ void parallel_run(size_t n, void (*task)(void *ctx, size_t i), void *ctx, unsign
         threads = PARALLEL_MAX;
     if (threads > n)
         threads = (unsigned)n;
-    unsigned made = threads > 1 ? start(&w, helpers, threads - 1) : 0;
+    unsigned made = 0;
+    while (made + 1 < threads && make_thread(&helpers[made], work_on, &w))
+        made++;
     work_on(&w);
     while (made > 0)
         pthread_join(helpers[--made], NULL);
+}
+
+static void *do_beside(void *arg)
+{
+    struct beside *b = arg;
+    b->task(b->ctx);
+    return NULL;
+}
+
+void beside_start(struct beside *b, void (*task)(void *ctx), void *ctx, bool apart)
+{
+    b->task = task;
+    b->ctx = ctx;
+    b->started = apart && make_thread(&b->thread, do_beside, b);
+}
+
+void beside_wait(struct beside *b)
+{
+    if (b->started)
+        pthread_join(b->thread, NULL);
+    else
+        b->task(b->ctx);
+    b->started = false;
 }

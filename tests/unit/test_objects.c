@@ -657,7 +657,7 @@ static void test_sums(void)
     uint64_t size = layout_size(w.l, LF_ob_sizeof) + 16 + session_pre();
     look(true);
     make_blocks(true);
-    int rc = objects_classify(&w.o, NULL, NULL, &err);
+    int rc = objects_classify(&w.o, &err);
     /* As the passes over owners do: one of what is left belongs to an instance. */
     size_t buffer = INSTANCES + 1;
     ok(rc == 0 && block_kind(&w.blocks, 0) == BLOCK_OBJECT &&
@@ -697,7 +697,7 @@ static void test_sums(void)
 /* Everything at once; the result only has to be sound. */
 static int run_all(void)
 {
-    int rc = objects_classify(&w.o, NULL, NULL, NULL);
+    int rc = objects_classify(&w.o, NULL);
     if (rc == 0) {
         types_tell(&w.o);
         rc = objects_report(&w.o, &w.snap, NULL);

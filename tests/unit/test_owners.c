@@ -561,7 +561,7 @@ static void test_hostile(const struct layout *l)
             kind_buffers(&h.o, t, place.addr + 32, count_emitted, &emitted);
         }
         freelists_mark(&h.o);
-            ended = ended && own_all(&h) == 0;
+        ended = ended && own_all(&h) == 0;
         extension_infer(&h.o);
         for (size_t i = 1; i < h.blocks.n; i += 2)
             ended = ended && block_kind(&h.blocks, i) == BLOCK_OBJECT;

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "walker/cpython/statics.h"
+#include "walker/note.h"
+#include "walker/parallel.h"
 
 enum { CACHE_PAGES = 8192 };
 
@@ -63,24 +65,46 @@ static int far_init(struct objects *o, struct err *err)
     return mem_cache_new(mem, CACHE_PAGES, &o->far, err);
 }
 
-/* The collector's lists are one long chain of reads that wait for each other: beside other work. */
+/* The collector's lists are one long chain of reads that wait for each other: beside other work,
+ * into a snapshot of its own. */
 struct collector {
     const struct cpython_input *in;
     const struct cpython *py;
-    struct snapshot *snap;
-    struct notes *notes;
+    struct snapshot snap;
+    struct notes notes;
+    struct beside beside;
 };
 
 static void read_collector(void *ctx)
 {
     struct collector *c = ctx;
-    gc_read(c->in, c->py, c->snap, c->notes);
+    gc_read(c->in, c->py, &c->snap, &c->notes);
+}
+
+static void collector_start(struct collector *c, const struct cpython_input *in,
+                            const struct cpython *py)
+{
+    c->in = in;
+    c->py = py;
+    snapshot_init(&c->snap);
+    notes_init(&c->notes, &c->snap);
+    beside_start(&c->beside, read_collector, c, in->mem->ops->direct && parallel_threads() > 1);
+}
+
+static void collector_finish(struct collector *c, struct snapshot *snap, struct notes *notes)
+{
+    beside_wait(&c->beside);
+    snap->gc = c->snap.gc;
+    for (size_t i = 0; i < c->snap.n_notes; i++) {
+        const struct snapshot_note *n = &c->snap.notes[i];
+        note_remark(notes, n->what, n->address, n->bytes, "%s", n->why);
+    }
+    snapshot_release(&c->snap);
 }
 
 static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
 {
-    struct collector c = {o->in, o->py, snap, o->notes};
-    int rc = objects_classify(o, read_collector, &c, err);
+    int rc = objects_classify(o, err);
     if (rc < 0)
         return rc;
     freelists_mark(o);
@@ -97,10 +121,24 @@ static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
     return objects_report(o, snap, err);
 }
 
+/* Every block, and who is what. */
+static int look_at_blocks(struct objects *o, bool owners, struct snapshot *snap, struct err *err)
+{
+    int rc = cpython_blocks(o->in, o->py, o->blocks, err);
+    if (rc == 0)
+        rc = blocks_sort(o->blocks, owners, err);
+    if (rc == 0)
+        rc = mem_window_init(&o->near, o->in->mem, MEM_WINDOW_BYTES, err);
+    if (rc == 0)
+        rc = far_init(o, err);
+    return rc < 0 ? rc : run_passes(o, snap, err);
+}
+
 int cpython_objects(const struct cpython_input *in, const struct cpython *py, struct blocks *b,
                     struct snapshot *snap, struct notes *notes, struct err *err)
 {
     struct objects *o = calloc(1, sizeof *o);
+    struct collector c;
     if (!o)
         return err_set(err, ERR_NOMEM, "no memory to look at objects");
     *o = (struct objects){.in = in, .py = py, .blocks = b, .notes = notes, .far = in->mem};
@@ -109,15 +147,9 @@ int cpython_objects(const struct cpython_input *in, const struct cpython *py, st
     bool owners = b->owners != NULL;
     free(b->owners);
     b->owners = NULL;
-    int rc = cpython_blocks(in, py, b, err);
-    if (rc == 0)
-        rc = blocks_sort(b, owners, err);
-    if (rc == 0)
-        rc = mem_window_init(&o->near, in->mem, MEM_WINDOW_BYTES, err);
-    if (rc == 0)
-        rc = far_init(o, err);
-    if (rc == 0)
-        rc = run_passes(o, snap, err);
+    collector_start(&c, in, py);
+    int rc = look_at_blocks(o, owners, snap, err);
+    collector_finish(&c, snap, notes);
     if (o->far != in->mem)
         mem_close(o->far);
     mem_window_release(&o->near);

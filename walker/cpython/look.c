@@ -27,8 +27,6 @@ struct look {
     struct objects *o;
     struct parting parting;
     struct part *parts;
-    void (*beside)(void *ctx);
-    void *beside_ctx;
 };
 
 /* ---- one part ---- */
@@ -56,8 +54,9 @@ static void met(void *ctx, size_t slot, const struct block_place *place, const s
     claims_object(&p->claims, slot, at->type, at->addr);
 }
 
-static void look_at_part(struct look *l, size_t i)
+static void look_task(void *ctx, size_t i)
 {
+    struct look *l = ctx;
     struct part *p = &l->parts[i];
     const struct parting *g = &l->parting;
     struct block_range range = {g->run[i], g->run[i + 1], g->chunk[i], g->chunk[i + 1]};
@@ -65,15 +64,6 @@ static void look_at_part(struct look *l, size_t i)
     if (p->rc == 0)
         objects_each(&p->o, &range, met, p);
     mem_window_release(&p->o.near);
-}
-
-static void look_task(void *ctx, size_t i)
-{
-    struct look *l = ctx;
-    if (i > 0)
-        look_at_part(l, i - 1);
-    else if (l->beside)
-        l->beside(l->beside_ctx);
 }
 
 /* ---- all parts ---- */
@@ -142,7 +132,7 @@ static void tell_conflicts(const struct look *l)
 
 static int look_at_all(struct look *l, unsigned threads)
 {
-    parallel_run(l->parting.n + 1, look_task, l, threads);
+    parallel_run(l->parting.n, look_task, l, threads);
     int rc = 0;
     for (size_t i = 0; i < l->parting.n; i++)
         if (l->parts[i].rc < 0 || l->parts[i].claims.no_memory)
@@ -181,10 +171,10 @@ static void parts_release(struct look *l)
     free(l->parts);
 }
 
-int objects_classify(struct objects *o, void (*beside)(void *ctx), void *ctx, struct err *err)
+int objects_classify(struct objects *o, struct err *err)
 {
     enum { FEW_SLOTS = 1 << 16 };
-    struct look l = {.o = o, .beside = beside, .beside_ctx = ctx};
+    struct look l = {.o = o};
     int rc = layout_require(&o->py->layout, LF_ob_type, err);
     if (rc < 0)
         return rc;

@@ -147,10 +147,8 @@ void objects_each(struct objects *o, const struct block_range *range, object_fn 
 
 /* ---- look.c ---- */
 /* One pass over all blocks: OBJECT, DEAD, BUFFER or left UNOWNED; `size_bytes` of each type. In
- * parts on several threads where the memory allows it, and `beside` (may be NULL) at the same time.
- * ERR_NOMEM, ERR_INTERRUPTED. */
-int objects_classify(struct objects *o, void (*beside)(void *ctx), void *ctx,
-                     struct err *err) MUST_CHECK;
+ * parts on several threads where the memory allows it. ERR_NOMEM, ERR_INTERRUPTED. */
+int objects_classify(struct objects *o, struct err *err) MUST_CHECK;
 
 /* ---- kinds.c, owners.c ---- */
 /* The kind by the names of the type and its bases (static builtins; array, deque, OrderedDict and
