@@ -155,6 +155,37 @@ static void test_partial(const struct layout *l)
     mem_close(mem);
 }
 
+/* A pool was stopped in the middle of an allocation: its first free block is counted, but still on
+ * the list. */
+static void test_moving(const struct layout *l)
+{
+    struct mem *mem;
+    struct collected c;
+    struct err err = ERR_INIT;
+    img_build(&f, l, &(struct img_opts){.by = IMG_SYMBOL});
+    if (mem_image_new(f.parts, f.n_parts, &mem, NULL) < 0)
+        abort();
+    uint64_t pool = round_up(f.arena[1], f.t->pool_size), freeblock, count;
+    for (;; pool += f.t->pool_size) {
+        freeblock = img_get(&f, pool + layout_offset(l, LF_pool_freeblock), 8);
+        count = img_get(&f, pool + layout_offset(l, LF_pool_ref_count), 4);
+        if (freeblock && count)
+            break;
+    }
+    count++;
+    img_put(&f, pool + layout_offset(l, LF_pool_ref_count), &count, 4);
+    int rc = collect(mem, false, &c, &err);
+    struct block_hit hit;
+    ok(rc == 0 && c.in_use == f.want.blocks_used + 1 && c.in_use == c.snap.pymalloc.blocks_used &&
+           blocks_at(&c.blocks, freeblock, &hit) &&
+           block_kind(&c.blocks, hit.slot) == BLOCK_UNOWNED && c.snap.n_notes == 1 &&
+           strcmp(c.snap.notes[0].what, "pymalloc.moving") == 0,
+       "%s: a block on its way: %llu in use, %llu counted", l->source, (unsigned long long)c.in_use,
+       (unsigned long long)c.snap.pymalloc.blocks_used);
+    collected_release(&c);
+    mem_close(mem);
+}
+
 static void test_pymalloc(const struct layout *l)
 {
     each_backend(l, (struct img_opts){.by = IMG_SYMBOL}, "one heap");
@@ -164,6 +195,7 @@ static void test_pymalloc(const struct layout *l)
     if (layout_traits(layout_minor(l->hexversion))->obmalloc != OBMALLOC_STATIC)
         each_backend(l, (struct img_opts){.sub = IMG_OWN}, "two heaps");
     test_partial(l);
+    test_moving(l);
 }
 
 /* Words that mean something, wrong: the walk ends, slots stay within their pools. */

@@ -17,6 +17,19 @@ static const uint8_t *pool_bytes(const struct cpython_input *in, struct mem_wind
     return copy;
 }
 
+/* Stopped inside malloc or free, when one block is on the free list and counted as in use: it is
+ * the first there, which is taken next or was put back last. As the pool counts it, so that both
+ * agree.
+ */
+static void take_first(uint64_t pool, const struct pool_header *h, uint64_t n, uint8_t *used)
+{
+    uint64_t in_use = 0, first = (h->freeblock - pool - POOL_HEADER_BYTES) / ((h->szidx + 1) * 16);
+    for (uint64_t i = 0; i < n; i++)
+        in_use += used[i];
+    if (in_use + 1 == h->count && h->freeblock && first < n)
+        used[first] = 1;
+}
+
 static int add_pools(const struct cpython_input *in, const struct cpython *py, struct blocks *b,
                      struct mem_window *win, struct err *err)
 {
@@ -31,6 +44,7 @@ static int add_pools(const struct cpython_input *in, const struct cpython *py, s
         if (!pool_plausible(py, pool, &h, false)) /* a running target: it was freed since */
             continue;
         uint64_t n = pool_used_map(bytes, pool, pool_size, &h, used);
+        take_first(pool, &h, n, used);
         rc = blocks_add_run(b, pool + POOL_HEADER_BYTES, (uint32_t)(h.szidx + 1) * 16, (uint32_t)n,
                             used, err);
     }

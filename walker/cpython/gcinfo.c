@@ -6,8 +6,9 @@
 #include "walker/cpython/cpython.h"
 #include "walker/cpython/objects.h"
 
-/* Links carry flags in their low bits. */
-static const uint64_t LINK = ~UINT64_C(3);
+/* Links carry flags in their low bits. The one of what a collection looks at, in the link back,
+ * comes with a copy of the reference count in place of the link. */
+static const uint64_t LINK = ~UINT64_C(3), COLLECTING = 2;
 enum { POINTER = 8 };
 
 struct collector {
@@ -16,6 +17,7 @@ struct collector {
     uint64_t gc;                   /* struct _gc_runtime_state */
     uint64_t gens[GC_GENERATIONS]; /* struct gc_generation */
     size_t n;
+    bool collecting;
 };
 
 static bool read_field(const struct collector *c, enum layout_field field, uint64_t *ret)
@@ -34,28 +36,36 @@ static bool ring_at(const struct collector *c, uint64_t head)
            (forth & LINK) == head;
 }
 
-static bool rings_at(const struct collector *c, uint64_t gens)
+static bool rings_at(const struct collector *c, uint64_t gens, unsigned least)
 {
     uint64_t size = layout_size(c->l, LF_gcgen_size);
+    unsigned n = 0;
     for (uint64_t i = 0; i < GC_GENERATIONS; i++)
-        if (!ring_at(c, gens + i * size))
-            return false;
-    return true;
+        n += ring_at(c, gens + i * size);
+    return n >= least;
 }
 
-/* The generations moved within releases of one minor: of the places they had, the first where all
- * three rings close. */
-static uint64_t generations_at(const struct collector *c)
+/* The generations moved within releases of one minor: of the places they had, the first where the
+ * rings close. */
+static uint64_t generations_with(const struct collector *c, unsigned least)
 {
     const uint64_t places[] = {layout_offset(c->l, LF_gc_generations), 24, 20, 8};
     uint64_t at;
-    if (read_field(c, LF_gc_generation0, &at) && at && rings_at(c, at))
+    if (read_field(c, LF_gc_generation0, &at) && at && rings_at(c, at, least))
         return at;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (rings_at(c, c->gc + places[i]))
+        if (rings_at(c, c->gc + places[i], least))
             return c->gc + places[i];
-    /* A collection that was stopped has its rings open. */
-    return c->gc + places[0];
+    return 0;
+}
+
+static uint64_t generations_at(const struct collector *c)
+{
+    uint64_t at = generations_with(c, GC_GENERATIONS);
+    /* The one that is being collected need not close. */
+    if (!at && c->collecting)
+        at = generations_with(c, GC_GENERATIONS - 1);
+    return at ? at : c->gc + layout_offset(c->l, LF_gc_generations);
 }
 
 static void find_generations(struct collector *c)
@@ -92,42 +102,77 @@ static bool link_at(const struct collector *c, struct mem_window *w, uint64_t ad
     return mem_u64(c->in->mem, addr, ret, NULL) == 0;
 }
 
-/* Objects on the list; *whole: it closes. Of one that was damaged so that it goes round without its
- * head, the part until that was noticed (Brent's rule: a mark that moves on at powers of two). */
-static uint64_t list_length(const struct collector *c, uint64_t head, bool *whole)
+struct list {
+    uint64_t length;
+    bool whole;      /* it closes */
+    bool collecting; /* a collection has written counts over its links back */
+};
+
+/* What a collection writes into the link back of an object that it looks at. */
+static bool has_count(const struct collector *c, struct mem_window *w, uint64_t at, uint64_t before)
 {
-    uint64_t at = head, mark = 0, next_mark = 1, next;
+    uint64_t back;
+    return link_at(c, w, at + POINTER, &back) && (back & COLLECTING) && (back & LINK) != before;
+}
+
+/* Of a list that was damaged so that it goes round without its head, the part until that was
+ * noticed (Brent's rule: a mark that moves on at powers of two). */
+static struct list read_list(const struct collector *c, uint64_t head)
+{
+    uint64_t at = head, before = 0, mark = 0, next_mark = 1, next;
     struct mem_window w = {0};
-    for (uint64_t n = 0;; n++) {
+    for (struct list r = {0, true, false};; r.length++) {
         if (!link_at(c, &w, at, &next))
             next = 0;
         /* Not set up yet: an interpreter that is starting. */
         if (at == head && next == 0)
-            return 0;
+            return r;
+        if (c->collecting && at != head && !r.collecting)
+            r.collecting = has_count(c, &w, at, before);
+        before = at;
         at = next & LINK;
         if (at == head || !at || at == mark) {
-            *whole = *whole && at == head;
-            return n;
+            r.whole = at == head;
+            return r;
         }
-        if (n == next_mark) {
+        if (r.length == next_mark) {
             mark = at;
             next_mark *= 2;
         }
     }
 }
 
+static void note_collecting(const struct collector *c, unsigned generation, unsigned n,
+                            struct notes *notes)
+{
+    static const char what[] = "gc.collecting",
+                      rest[] = "was under way: what it may free is on none of the lists";
+    if (n == 1)
+        note_remark(notes, what, c->gc, 0, "a collection of generation %u %s", generation, rest);
+    else
+        note_remark(notes, what, c->gc, 0, "a collection %s", rest);
+}
+
 static void read_lists(const struct collector *c, struct snapshot_gc *g, struct notes *notes)
 {
     uint64_t head = layout_offset(c->l, LF_gcgen_head);
+    unsigned generation = 0, n_collecting = 0;
     bool whole = true;
-    for (size_t i = 0; i < c->n; i++)
-        g->tracked[i] = list_length(c, c->gens[i] + head, &whole);
-    if (layout_has(c->l, LF_gc_permanent))
-        g->frozen = list_length(c, c->gc + layout_offset(c->l, LF_gc_permanent) + head, &whole);
+    for (unsigned i = 0; i < c->n; i++) {
+        struct list r = read_list(c, c->gens[i] + head);
+        g->tracked[i] = r.length;
+        whole = whole && r.whole;
+        generation = r.collecting ? i : generation;
+        n_collecting += r.collecting;
+    }
+    if (layout_has(c->l, LF_gc_permanent)) {
+        struct list r = read_list(c, c->gc + layout_offset(c->l, LF_gc_permanent) + head);
+        g->frozen = r.length;
+        whole = whole && r.whole;
+    }
     g->lists = whole && !g->collecting;
     if (g->collecting)
-        note_remark(notes, "gc.collecting", c->gc, 0,
-                    "a collection was under way: its objects are on none of the lists");
+        note_collecting(c, generation, n_collecting, notes);
     else if (!whole)
         note_remark(notes, "gc.lists", c->gc, 0, "a list of the collector does not close");
 }
@@ -167,7 +212,7 @@ void gc_read(const struct cpython_input *in, const struct cpython *py, struct sn
         return;
     g->present = true;
     g->enabled = v != 0;
-    g->collecting = read_field(&c, LF_gc_collecting, &v) && v != 0;
+    g->collecting = c.collecting = read_field(&c, LF_gc_collecting, &v) && v != 0;
     if (read_field(&c, LF_gc_garbage, &v) && v &&
         layout_u64(c.l, in->mem, v, LF_var_size, &v, NULL) == 0)
         g->garbage = v;

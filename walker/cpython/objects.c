@@ -336,10 +336,12 @@ static bool fit_inline(const struct shape *s, const struct block_bytes *b,
     uint64_t at = (uint64_t)(obj - b->p) + t->basicsize - s->shift;
     if (at + layout_offset(s->l, LF_values_values) > b->len)
         return true; /* too far behind to look; the links have to say it */
-    uint64_t capacity = layout_load(s->l, b->p + at, LF_values_capacity);
-    uint64_t need = pre + t->basicsize + round_up(capacity, 8) + capacity * 8;
-    return fit_block(s, b, need, false) == FIT_TIGHT ||
-           fit_block(s, b, need + 8, false) == FIT_TIGHT;
+    uint64_t capacity = layout_load(s->l, b->p + at, LF_values_capacity), need[2];
+    for (uint64_t i = 0; i < 2; i++)
+        need[i] = pre + t->basicsize + round_up(capacity + i, 8) + (capacity + i + 1) * 8;
+    /* The keys' capacity falls by one between the allocation of an instance and its set-up. */
+    return fit_block(s, b, need[0], false) == FIT_TIGHT ||
+           fit_block(s, b, need[1], false) == FIT_TIGHT;
 }
 
 /* ---- one candidate ---- */
