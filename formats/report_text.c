@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "formats/report_sites.h"
 #include "formats/type_groups.h"
 #include "formats/utilisation.h"
 
@@ -346,7 +347,7 @@ static const char *next_view(const struct snapshot *snap)
         python >= libc)
         return "arenas";
     if (types_tell(snap))
-        return "types";
+        return report_sites_traced(snap) ? "sites" : "types";
     return libc > python ? "malloc" : "sizes";
 }
 
@@ -360,6 +361,9 @@ static int text_summary(const struct snapshot *snap, const struct report_options
     int rc = report_summary_objects(snap, opt, out, err);
     if (rc < 0)
         return rc;
+    if (report_sites_traced(snap))
+        fputc('\n', out);
+    report_tracing(snap, opt, out);
     report_notes(snap, opt, out);
     if (opt->hint)
         fprintf(out, "\nnext: heapcensus %s %s\n", next_view(snap), opt->target);

@@ -79,6 +79,11 @@ void snapshot_release(struct snapshot *snap)
     free(snap->notes);
     free(snap->types);
     free(snap->blocks);
+    free(snap->frames);
+    free(snap->frame_ids);
+    free(snap->tracebacks);
+    free(snap->size_counts);
+    free(snap->sites);
     strpool_release(&snap->strings);
     memset(snap, 0, sizeof *snap);
 }
@@ -130,4 +135,46 @@ struct snapshot_type *snapshot_add_type(struct snapshot *snap)
 struct snapshot_block *snapshot_add_block(struct snapshot *snap)
 {
     return append(&snap->blocks, &snap->n_blocks, &snap->cap_blocks, sizeof *snap->blocks);
+}
+
+struct snapshot_frame *snapshot_add_frame(struct snapshot *snap)
+{
+    return append(&snap->frames, &snap->n_frames, &snap->cap_frames, sizeof *snap->frames);
+}
+
+struct snapshot_traceback *snapshot_add_traceback(struct snapshot *snap, const uint32_t *frames,
+                                                  uint32_t n, uint32_t total)
+{
+    if (vec_reserve(&snap->frame_ids, &snap->cap_frame_ids, snap->n_frame_ids + n,
+                    sizeof *snap->frame_ids) < 0)
+        return NULL;
+    struct snapshot_traceback *t = append(&snap->tracebacks, &snap->n_tracebacks,
+                                          &snap->cap_tracebacks, sizeof *snap->tracebacks);
+    if (!t)
+        return NULL;
+    if (n)
+        memcpy(snap->frame_ids + snap->n_frame_ids, frames, n * sizeof *frames);
+    *t = (struct snapshot_traceback){snap->n_frame_ids, n, total};
+    snap->n_frame_ids += n;
+    return t;
+}
+
+struct snapshot_site *snapshot_add_site(struct snapshot *snap)
+{
+    struct snapshot_site *s =
+        append(&snap->sites, &snap->n_sites, &snap->cap_sites, sizeof *snap->sites);
+    if (s)
+        s->first_size = snap->n_size_counts;
+    return s;
+}
+
+bool snapshot_add_size_count(struct snapshot *snap, uint64_t size, uint64_t count)
+{
+    struct snapshot_size_count *c = append(&snap->size_counts, &snap->n_size_counts,
+                                           &snap->cap_size_counts, sizeof *snap->size_counts);
+    if (!c)
+        return false;
+    *c = (struct snapshot_size_count){size, count};
+    snap->sites[snap->n_sites - 1].n_sizes++;
+    return true;
 }

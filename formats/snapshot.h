@@ -210,6 +210,58 @@ struct snapshot_gc {
 struct snapshot_block {
     uint64_t address, size, owner; /* owner: address of the owning block, 0 for none */
     const char *kind, *type;       /* block_kind's name; type NULL where there is none */
+    uint32_t site;                 /* index of its site + 1; 0: nobody knows who allocated it */
+};
+
+/* ---- who allocated: the tables of tracemalloc, or of the recorder ---- */
+
+struct snapshot_tracing {
+    bool present;          /* there are tables, even empty ones */
+    const char *source;    /* "tracemalloc", "recorder" */
+    bool tracing;          /* it was recording at that moment */
+    uint64_t frames_limit; /* frames kept of each traceback */
+    /* As the tables' owner counts them: tracemalloc.get_traced_memory(), get_tracemalloc_memory().
+     */
+    uint64_t traced_bytes, peak_bytes, overhead_bytes;
+    uint64_t traces, trace_bytes; /* what was read: records, and the bytes that they say */
+    uint64_t tracebacks;
+    /* Joined with the blocks in use, by their address. Bytes are the blocks'. */
+    uint64_t covered_blocks, covered_bytes;   /* have a trace */
+    uint64_t untraced_blocks, untraced_bytes; /* have none */
+    uint64_t gone_traces, gone_bytes;         /* traces that no block in use begins at */
+    uint64_t lost;                            /* records that could not be read */
+};
+
+struct snapshot_frame {
+    const char *file;     /* never NULL */
+    const char *function; /* NULL: not recorded (tracemalloc does not) */
+    uint32_t line;        /* 0: not known */
+};
+
+/* Most recent call first, as tracemalloc keeps it in memory. */
+struct snapshot_traceback {
+    size_t first;   /* of its n entries in frame_ids */
+    uint32_t n;     /* frames kept */
+    uint32_t total; /* frames that there were; 0: not recorded (3.8) */
+};
+
+/* How many traces have exactly this size: statistics need the sum, an export each trace. */
+struct snapshot_size_count {
+    uint64_t size, count;
+};
+
+/* All traces of one traceback, domain and type. */
+struct snapshot_site {
+    uint32_t traceback; /* index */
+    uint32_t domain;    /* 0: Python's */
+    const char
+        *type; /* of the object, or of the buffer's owner; NULL: unowned, gone, not looked at */
+    const char *kind;   /* block_kind's name, or "gone": no block in use begins there; NULL: blocks
+                           were not looked at */
+    const char *source; /* as in snapshot_tracing */
+    uint64_t count, bytes; /* traces; the bytes that were asked for */
+    size_t first_size;     /* of its n_sizes entries in size_counts; they sum to count and bytes */
+    uint32_t n_sizes;      /* 0: not kept */
 };
 
 struct snapshot_note {
@@ -247,6 +299,17 @@ struct snapshot {
     size_t n_types, cap_types;
     struct snapshot_block *blocks; /* empty unless asked for; by address */
     size_t n_blocks, cap_blocks;
+    struct snapshot_tracing tracing;
+    struct snapshot_frame *frames;
+    size_t n_frames, cap_frames;
+    uint32_t *frame_ids; /* indices of frames: the tracebacks' own lists, one behind the other */
+    size_t n_frame_ids, cap_frame_ids;
+    struct snapshot_traceback *tracebacks;
+    size_t n_tracebacks, cap_tracebacks;
+    struct snapshot_size_count *size_counts;
+    size_t n_size_counts, cap_size_counts;
+    struct snapshot_site *sites; /* by bytes, falling */
+    size_t n_sites, cap_sites;
 };
 
 void snapshot_init(struct snapshot *snap);
@@ -260,5 +323,12 @@ struct snapshot_mapping *snapshot_add_mapping(struct snapshot *snap);
 struct snapshot_note *snapshot_add_note(struct snapshot *snap);
 struct snapshot_type *snapshot_add_type(struct snapshot *snap);
 struct snapshot_block *snapshot_add_block(struct snapshot *snap);
+struct snapshot_frame *snapshot_add_frame(struct snapshot *snap);
+/* A traceback with these frames; likewise. */
+struct snapshot_traceback *snapshot_add_traceback(struct snapshot *snap, const uint32_t *frames,
+                                                  uint32_t n, uint32_t total);
+struct snapshot_site *snapshot_add_site(struct snapshot *snap);
+/* One more of the last site's sizes; false when memory ran out. */
+bool snapshot_add_size_count(struct snapshot *snap, uint64_t size, uint64_t count);
 
 #endif
