@@ -1,8 +1,9 @@
 /* Snapshots as JSON: files of JSON Lines out and in, and the documents that --json prints.
  *
  * A file is one JSON object a line, each with "record": first the header, then memory, pymalloc,
- * arena..., malloc, malloc_arena..., mapping..., objects, gc, type..., note..., blocks..., last
- * {"record":"end","records":N} where N counts the records before it, the header included. It is
+ * arena..., malloc, malloc_arena..., mapping..., objects, gc, type..., tracing, frame...,
+ * traceback..., site..., note..., blocks..., last {"record":"end","records":N} where N counts the
+ * records before it, the header included. It is
  * gzip when the name ends in .gz; the reader goes by the bytes instead. Member names are those of
  * docs/snapshot.schema.json; how text and integers are written is in json_emit.h. Reading a file
  * and writing it again gives the same bytes (unknown records and members, which are ignored,
@@ -15,7 +16,9 @@
 #include <stddef.h>
 
 #include "formats/base/err.h"
+#include "formats/json_emit.h"
 #include "formats/sink.h"
+#include "formats/sites.h"
 #include "formats/snapshot.h"
 
 enum { JSON_VERSION = 1, JSON_VIEW_SCHEMA = 1 };
@@ -52,5 +55,38 @@ bool json_looks_like_snapshot(const void *head, size_t len);
 int json_write_view(const struct snapshot *snap, const char *view, struct sink *out,
                     struct err *err) MUST_CHECK;
 bool json_has_view(const char *view);
+
+/* The document of the view `sites`, in the same frame: `by`, `cumulative`, `tracing`, `total` and
+ * `filtered` {bytes, count}, `sites` [{traceback: [{file, line, function}], bytes, count, type,
+ * type_bytes}], the first n rows. */
+struct json_sites {
+    const struct site_stats *stats;
+    enum site_key by;
+    bool cumulative;
+    size_t n;
+};
+int json_write_sites(const struct snapshot *snap, const struct json_sites *sites, struct sink *out,
+                     struct err *err) MUST_CHECK;
+
+/* ---- documents of other commands ---- */
+
+/*     json_emit_init(&e, sink, err);
+ *     json_begin_document(&e, "diff");            {"schema":1,"view":"diff"
+ *     json_emit_source(&e, "old", old_snap);      ,"old":{members of the header}
+ *     emit_key(&e, "rows"); emit_open(&e, '['); ... emit_close(&e, ']');
+ *     json_end_document(&e);                      }\n
+ *     return json_emit_finish(&e);
+ */
+void json_begin_document(struct json_emit *e, const char *view);
+void json_end_document(struct json_emit *e);
+/* "key":{members of the header}. */
+void json_emit_source(struct json_emit *e, const char *key, const struct snapshot *snap);
+/* "notes":[...]. */
+void json_emit_notes(struct json_emit *e, const struct snapshot *snap);
+/* The frames of a row, most recent first: [{file, line, function}]; of a row by file or line one.
+ */
+void json_emit_frames(struct json_emit *e, const struct site_row *row);
+/* {frame}. */
+void json_emit_frame(struct json_emit *e, const struct snapshot_frame *frame);
 
 #endif

@@ -1,8 +1,11 @@
 /* The record "blocks": columns of equal length, a row for each block in use. Addresses and sizes
  * are integers here, since a record holds thousands; `type` is an index into the record's own
  * `types`, so that a name is written once a record and each record can be read alone. */
+#include <stdlib.h>
 #include <string.h>
 
+#include "formats/base/vec.h"
+#include "formats/block_stream.h"
 #include "formats/json_decode.h"
 #include "formats/json_fields.h"
 
@@ -54,7 +57,18 @@ static void begin(struct json_emit *e, const char *column)
     emit_open(e, '[');
 }
 
-void json_emit_blocks(struct json_emit *e, const struct snapshot_block *rows, size_t n)
+static void emit_sites(struct json_emit *e, const struct snapshot_block *rows, size_t n)
+{
+    begin(e, "site");
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].site)
+            emit_u64(e, rows[i].site - 1);
+        else
+            emit_null(e);
+    emit_close(e, ']');
+}
+
+void json_emit_blocks(struct json_emit *e, const struct snapshot_block *rows, size_t n, bool sites)
 {
     struct block_names t;
     find_names(&t, rows, n);
@@ -85,6 +99,8 @@ void json_emit_blocks(struct json_emit *e, const struct snapshot_block *rows, si
     for (size_t i = 0; i < n; i++)
         emit_u64(e, rows[i].owner);
     emit_close(e, ']');
+    if (sites)
+        emit_sites(e, rows, n);
 }
 
 /* ---- reading ---- */
@@ -105,10 +121,35 @@ static const json_t *column(struct json_decoder *d, const json_t *object, const 
     return NULL;
 }
 
+int json_need_rows(struct json_decoder *d)
+{
+    if (!d->rows)
+        d->rows = malloc(sizeof *d->rows);
+    if (!d->rows)
+        return err_set(d->err, ERR_NOMEM, "no memory for blocks");
+    d->rows->n = d->rows->n_names = 0;
+    return 0;
+}
+
+int json_keep_blocks(struct json_decoder *d)
+{
+    struct snapshot *s = d->snap;
+    struct json_rows *r = d->rows;
+    if (vec_reserve(&s->blocks, &s->cap_blocks, s->n_blocks + r->n, sizeof *s->blocks) < 0)
+        return err_set(d->err, ERR_NOMEM, "no memory for blocks");
+    if (r->n)
+        memcpy(s->blocks + s->n_blocks, r->rows, r->n * sizeof *r->rows);
+    s->n_blocks += r->n;
+    r->n = 0;
+    return 0;
+}
+
+/* ---- reading: from jansson's tree ---- */
+
 struct block_columns {
     const json_t *address, *size, *kind, *type, *owner;
-    const char *names[JSON_BLOCKS_ROWS];
-    size_t n, n_names;
+    const json_t *site; /* NULL: none of them has one */
+    size_t n;
 };
 
 static int find_columns(struct json_decoder *d, const json_t *object, struct block_columns *c)
@@ -120,13 +161,21 @@ static int find_columns(struct json_decoder *d, const json_t *object, struct blo
         !(c->type = column(d, object, "type", c->n)) ||
         !(c->owner = column(d, object, "owner", c->n)))
         return ERR_FORMAT;
+    c->site = NULL;
+    if (json_object_get(object, "site") && !(c->site = column(d, object, "site", c->n)))
+        return ERR_FORMAT;
+    return 0;
+}
+
+static int decode_names(struct json_decoder *d, const json_t *object)
+{
     const json_t *types = column(d, object, "types", SIZE_MAX);
     if (!types)
         return ERR_FORMAT;
-    c->n_names = json_array_size(types);
     int rc = 0;
-    for (size_t i = 0; i < c->n_names && rc == 0; i++)
-        rc = json_decode_str(d, json_array_get(types, i), "types", &c->names[i]);
+    d->rows->n_names = json_array_size(types);
+    for (size_t i = 0; i < d->rows->n_names && rc == 0; i++)
+        rc = json_decode_str(d, json_array_get(types, i), "types", &d->rows->names[i]);
     return rc;
 }
 
@@ -150,10 +199,33 @@ static int type_name(struct json_decoder *d, const struct block_columns *c, size
     int rc = number(d, c->type, i, "type", &index);
     if (rc < 0)
         return rc;
-    if (index >= c->n_names)
+    if (index >= d->rows->n_names)
         return json_wrong(d, "type", "has an entry that is not in \"types\"");
-    *ret = c->names[index];
+    *ret = d->rows->names[index];
     return 0;
+}
+
+static int site_index(struct json_decoder *d, const struct block_columns *c, size_t i,
+                      uint32_t *ret)
+{
+    uint64_t index;
+    *ret = 0;
+    if (!c->site || json_is_null(json_array_get(c->site, i)))
+        return 0;
+    int rc = number(d, c->site, i, "site", &index);
+    if (rc < 0)
+        return rc;
+    if (!json_find_site(d, index, ret))
+        return json_wrong(d, "site", "has an entry without a record \"site\" before it");
+    return 0;
+}
+
+/* Kinds that we know have one address, so that nobody needs to compare their letters. */
+static void settle_kind(const char **kind)
+{
+    enum row_kind k = row_kind_of_name(*kind);
+    if (k != ROW_OTHER)
+        *kind = row_kind_name(k);
 }
 
 static int decode_row(struct json_decoder *d, const struct block_columns *c, size_t i,
@@ -168,16 +240,24 @@ static int decode_row(struct json_decoder *d, const struct block_columns *c, siz
         rc = json_decode_str(d, json_array_get(c->kind, i), "kind", &b->kind);
     if (rc == 0)
         rc = type_name(d, c, i, &b->type);
+    if (rc == 0)
+        rc = site_index(d, c, i, &b->site);
+    if (rc == 0)
+        settle_kind(&b->kind);
     return rc;
 }
 
 int json_decode_blocks(struct json_decoder *d, const json_t *object)
 {
     struct block_columns c;
-    int rc = find_columns(d, object, &c);
-    for (size_t i = 0; i < c.n && rc == 0; i++) {
-        struct snapshot_block *b = snapshot_add_block(d->snap);
-        rc = b ? decode_row(d, &c, i, b) : err_set(d->err, ERR_NOMEM, "no memory for a block");
+    int rc = json_need_rows(d);
+    if (rc == 0)
+        rc = find_columns(d, object, &c);
+    if (rc == 0)
+        rc = decode_names(d, object);
+    for (size_t i = 0; rc == 0 && i < c.n; i++) {
+        rc = decode_row(d, &c, i, &d->rows->rows[i]);
+        d->rows->n = i + 1;
     }
     return rc;
 }

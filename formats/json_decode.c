@@ -8,10 +8,13 @@
 /* More entries than this in a list of categories is nonsense even for later versions. */
 enum { CATEGORIES_MAX = 1024 };
 
+const char json_damaged[] =
+    "the file is damaged or was not written by heapcensus: take a new snapshot";
+
 int json_wrong(struct json_decoder *d, const char *name, const char *what)
 {
     int code = err_set(d->err, ERR_FORMAT, "\"%s\" %s", name, what);
-    err_remedy(d->err, "the file is damaged or was not written by heapcensus: take a new snapshot");
+    err_remedy(d->err, "%s", json_damaged);
     return code;
 }
 
@@ -31,12 +34,21 @@ int json_decode_u64(struct json_decoder *d, const json_t *object, const char *na
     return v ? get_u64(d, name, v, ret) : json_wrong(d, name, "is missing");
 }
 
-/* Add to a total that must stay an int64, so that no sum of ours can wrap. */
-static int add_total(struct json_decoder *d, const char *name, uint64_t *total, uint64_t v)
+int json_add_total(struct json_decoder *d, const char *name, uint64_t *total, uint64_t v)
 {
     if (add_overflows(*total, v, total) || *total > INT64_MAX)
         return json_wrong(d, name, "adds up to more than 2^63 - 1");
     return 0;
+}
+
+void json_decoder_release(struct json_decoder *d)
+{
+    free(d->tracebacks.to);
+    free(d->sites.to);
+    free(d->frames);
+    free(d->sizes);
+    free(d->rows);
+    memset(d, 0, sizeof *d);
 }
 
 static int get_u32(struct json_decoder *d, const char *name, const json_t *v, void *at)
@@ -87,6 +99,22 @@ int json_decode_str(struct json_decoder *d, const json_t *v, const char *name, c
     return 0;
 }
 
+int json_quick_str(struct json_decoder *d, struct json_scan *scan, const char **ret)
+{
+    const char *text;
+    size_t len;
+    if (!scan_text(scan, &text, &len))
+        return 0;
+    *ret = strpool_add_n(&d->snap->strings, text, len);
+    return *ret ? 1 : err_set(d->err, ERR_NOMEM, "no memory for a string");
+}
+
+int json_quick_str_null(struct json_decoder *d, struct json_scan *scan, const char **ret)
+{
+    *ret = NULL;
+    return SCAN(scan, "null") ? 1 : json_quick_str(d, scan, ret);
+}
+
 static int get_perms(struct json_decoder *d, const char *name, const json_t *v, char *at)
 {
     const char *s = json_string_value(v);
@@ -106,7 +134,7 @@ static int get_number(struct json_decoder *d, const struct json_field *f, const 
     int rc = f->type == FIELD_ADDR || f->type == FIELD_ADDR_NULL ? get_addr(d, f->name, v, &n)
                                                                  : get_u64(d, f->name, v, &n);
     if (rc == 0 && f->type == FIELD_SUM)
-        rc = add_total(d, f->name, total, n);
+        rc = json_add_total(d, f->name, total, n);
     if (rc == 0)
         *(uint64_t *)at = n;
     return rc;
@@ -131,11 +159,11 @@ static int get_category(struct json_decoder *d, const json_t *entry, struct tall
         return json_wrong(d, "categories", "has an entry without a name");
     int rc = json_decode(d, entry, category_fields, &row);
     if (rc == 0)
-        rc = add_total(d, "bytes", &d->totals->bytes, row.bytes);
+        rc = json_add_total(d, "bytes", &d->totals->bytes, row.bytes);
     if (rc == 0)
-        rc = add_total(d, "resident_bytes", &d->totals->resident, row.resident);
+        rc = json_add_total(d, "resident_bytes", &d->totals->resident, row.resident);
     if (rc == 0)
-        rc = add_total(d, "count", &d->totals->count, row.count);
+        rc = json_add_total(d, "count", &d->totals->count, row.count);
     if (rc < 0)
         return rc;
     int cat = category_of_name(name);

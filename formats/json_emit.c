@@ -1,6 +1,10 @@
 #include "formats/json_emit.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "formats/json_scan.h"
 
 static const char hex_digits[] = "0123456789abcdef";
 
@@ -108,6 +112,30 @@ void emit_u64(struct json_emit *e, uint64_t v)
     } while (v);
     before_value(e);
     put(e, digits + at, sizeof digits - at);
+}
+
+void emit_i64(struct json_emit *e, int64_t v)
+{
+    if (v >= 0) {
+        emit_u64(e, (uint64_t)v);
+        return;
+    }
+    before_value(e);
+    put_char(e, '-');
+    e->comma = false;
+    emit_u64(e, (uint64_t)0 - (uint64_t)v);
+}
+
+void emit_double(struct json_emit *e, double v)
+{
+    char text[32];
+    if (!isfinite(v)) {
+        emit_null(e);
+        return;
+    }
+    int n = snprintf(text, sizeof text, "%.9g", v);
+    before_value(e);
+    put(e, text, (size_t)n);
 }
 
 void emit_addr(struct json_emit *e, uint64_t addr)
@@ -234,4 +262,32 @@ size_t json_unescape(char *text, size_t len)
         text[to++] = byte ? (char)byte : text[from - 1];
     }
     return to;
+}
+
+/* As long as bytes are plain; stops at a quote, a backslash, a control character and whatever is no
+ * UTF-8. */
+static size_t plain_length(const char *p, size_t len)
+{
+    size_t n = 0;
+    while (n < len && p[n] != '"' && p[n] != '\\') {
+        uint32_t code;
+        size_t step = utf8_length((const unsigned char *)p + n, len - n, &code);
+        if (step == 0 || is_control(code))
+            break;
+        n += step;
+    }
+    return n;
+}
+
+bool scan_text(struct json_scan *s, const char **ret, size_t *len)
+{
+    if (!scan_char(s, '"'))
+        return false;
+    size_t n = plain_length(s->at, (size_t)(s->end - s->at));
+    if (n > JSON_TEXT_MAX || s->at[n] != '"')
+        return false;
+    *ret = s->at;
+    *len = n;
+    s->at += n + 1;
+    return true;
 }

@@ -1,5 +1,5 @@
 /* Writes JSON text straight into a sink: no tree, no allocation, whatever the number of records.
- * Internal to json_*.c.
+ * For json_*.c, and for what writes documents of its own (json.h).
  *
  * The first failure sticks: later calls do nothing, json_emit_finish returns it.
  *
@@ -45,6 +45,8 @@ void emit_line(struct json_emit *e); /* end of a document: newline */
 void emit_null(struct json_emit *e);
 void emit_bool(struct json_emit *e, bool v);
 void emit_u64(struct json_emit *e, uint64_t v);
+void emit_i64(struct json_emit *e, int64_t v);      /* not below -(2^63 - 1) */
+void emit_double(struct json_emit *e, double v);    /* 9 digits; null unless it is finite */
 void emit_addr(struct json_emit *e, uint64_t addr); /* "0x7f31c0000000" */
 /* At most `len` bytes, ending earlier at a NUL. */
 void emit_text_n(struct json_emit *e, const char *text, size_t len);

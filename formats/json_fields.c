@@ -275,6 +275,46 @@ const struct json_field json_type_fields[] = {
     END,
 };
 
+const struct json_field json_tracing_fields[] = {
+    R(snapshot_tracing, "source", STR, source),
+    R(snapshot_tracing, "tracing", BOOL, tracing),
+    R(snapshot_tracing, "frames_limit", U64, frames_limit),
+    R(snapshot_tracing, "traced_bytes", U64, traced_bytes),
+    R(snapshot_tracing, "peak_bytes", U64, peak_bytes),
+    R(snapshot_tracing, "overhead_bytes", U64, overhead_bytes),
+    R(snapshot_tracing, "traces", U64, traces),
+    R(snapshot_tracing, "trace_bytes", U64, trace_bytes),
+    R(snapshot_tracing, "tracebacks", U64, tracebacks),
+    R(snapshot_tracing, "covered_blocks", U64, covered_blocks),
+    R(snapshot_tracing, "covered_bytes", U64, covered_bytes),
+    R(snapshot_tracing, "untraced_blocks", U64, untraced_blocks),
+    R(snapshot_tracing, "untraced_bytes", U64, untraced_bytes),
+    R(snapshot_tracing, "gone_traces", U64, gone_traces),
+    R(snapshot_tracing, "gone_bytes", U64, gone_bytes),
+    R(snapshot_tracing, "lost", U64, lost),
+    END,
+};
+
+const struct json_field json_frame_fields[] = {
+    R(snapshot_frame, "file", NAME, file),
+    R(snapshot_frame, "line", U32, line),
+    R(snapshot_frame, "function", STR, function),
+    END,
+};
+
+const struct json_field json_traceback_fields[] = {
+    R(snapshot_traceback, "total", U32, total),
+    END,
+};
+
+/* The totals are added up by json_keep_site. */
+const struct json_field json_site_fields[] = {
+    R(snapshot_site, "traceback", U32, traceback), R(snapshot_site, "type", STR, type),
+    R(snapshot_site, "kind", STR, kind),           R(snapshot_site, "domain", U32, domain),
+    R(snapshot_site, "source", STR, source),       R(snapshot_site, "count", U64, count),
+    R(snapshot_site, "bytes", U64, bytes),         END,
+};
+
 static void emit_tally(struct json_emit *e, const struct tally *t, bool all)
 {
     emit_open(e, '[');

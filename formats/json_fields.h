@@ -55,6 +55,10 @@ extern const struct json_field json_note_fields[];
 extern const struct json_field json_objects_fields[];
 extern const struct json_field json_gc_fields[];
 extern const struct json_field json_type_fields[];
+extern const struct json_field json_tracing_fields[];
+extern const struct json_field json_frame_fields[];
+extern const struct json_field json_traceback_fields[]; /* without `frames` */
+extern const struct json_field json_site_fields[];      /* without `sizes` */
 
 /* Write the members of a struct, without the braces. */
 void json_emit_fields(struct json_emit *e, const void *base, const struct json_field *fields);
@@ -65,7 +69,17 @@ void json_emit_classes(struct json_emit *e, const struct snapshot_size_class *cl
 
 /* json_blocks.c: rows of a record "blocks" at most. */
 enum { JSON_BLOCKS_ROWS = 4096 };
-/* Write the members of a record "blocks", without the braces. n <= JSON_BLOCKS_ROWS. */
-void json_emit_blocks(struct json_emit *e, const struct snapshot_block *rows, size_t n);
+/* Write the members of a record "blocks", without the braces; the column `site` only if `sites`.
+ * n <= JSON_BLOCKS_ROWS. */
+void json_emit_blocks(struct json_emit *e, const struct snapshot_block *rows, size_t n, bool sites);
+
+/* json_sites.c: entries of the list in a traceback or site at most; more frames are not written,
+ * and more sizes mean that none are. A process can have neither. */
+enum { JSON_LIST_MAX = 1 << 20 };
+/* Write the members of these records, without the braces. */
+void json_emit_traceback(struct json_emit *e, const struct snapshot *snap,
+                         const struct snapshot_traceback *t);
+void json_emit_site(struct json_emit *e, const struct snapshot *snap,
+                    const struct snapshot_site *site);
 
 #endif

@@ -54,6 +54,7 @@ static void view_summary(struct json_emit *e, const struct snapshot *s)
     malloc_totals(e, s);
     objects(e, s);
     maybe(e, "gc", s->gc.present, &s->gc, json_gc_fields);
+    maybe(e, "tracing", s->tracing.present, &s->tracing, json_tracing_fields);
     array(e, "types", s->types, s->n_types < SUMMARY_TYPES ? s->n_types : SUMMARY_TYPES,
           sizeof *s->types, json_type_fields);
 }
@@ -165,15 +166,10 @@ int json_write_view(const struct snapshot *snap, const char *view, struct sink *
     }
     struct json_emit e;
     json_emit_init(&e, out, err);
-    emit_open(&e, '{');
-    emit_key(&e, "schema");
-    emit_u64(&e, JSON_VIEW_SCHEMA);
-    emit_key(&e, "view");
-    emit_text(&e, v->name);
+    json_begin_document(&e, v->name);
     json_emit_fields(&e, snap, json_header_fields);
     v->write(&e, snap);
-    array(&e, "notes", snap->notes, snap->n_notes, sizeof *snap->notes, json_note_fields);
-    emit_close(&e, '}');
-    emit_line(&e);
+    json_emit_notes(&e, snap);
+    json_end_document(&e);
     return json_emit_finish(&e);
 }

@@ -54,8 +54,25 @@ static void write_blocks(struct writer *w, const struct snapshot *s)
     for (size_t i = 0; i < s->n_blocks && w->emit.rc == 0; i += JSON_BLOCKS_ROWS) {
         size_t left = s->n_blocks - i;
         begin(w, "blocks");
-        json_emit_blocks(&w->emit, s->blocks + i,
-                         left < JSON_BLOCKS_ROWS ? left : JSON_BLOCKS_ROWS);
+        json_emit_blocks(&w->emit, s->blocks + i, left < JSON_BLOCKS_ROWS ? left : JSON_BLOCKS_ROWS,
+                         s->n_sites > 0);
+        end(w);
+    }
+}
+
+static void write_tracing(struct writer *w, const struct snapshot *s)
+{
+    if (s->tracing.present)
+        write_record(w, "tracing", &s->tracing, json_tracing_fields);
+    write_array(w, "frame", s->frames, s->n_frames, sizeof *s->frames, json_frame_fields);
+    for (size_t i = 0; i < s->n_tracebacks && w->emit.rc == 0; i++) {
+        begin(w, "traceback");
+        json_emit_traceback(&w->emit, s, &s->tracebacks[i]);
+        end(w);
+    }
+    for (size_t i = 0; i < s->n_sites && w->emit.rc == 0; i++) {
+        begin(w, "site");
+        json_emit_site(&w->emit, s, &s->sites[i]);
         end(w);
     }
 }
@@ -89,6 +106,7 @@ int json_write_snapshot(const struct snapshot *s, struct sink *out, struct err *
     if (s->gc.present)
         write_record(&w, "gc", &s->gc, json_gc_fields);
     write_array(&w, "type", s->types, s->n_types, sizeof *s->types, json_type_fields);
+    write_tracing(&w, s);
     write_array(&w, "note", s->notes, s->n_notes, sizeof *s->notes, json_note_fields);
     write_blocks(&w, s);
     write_end(&w);
