@@ -101,6 +101,28 @@ static int find_spare(const struct maps *maps, struct mem *mem, const struct cpy
     return 0;
 }
 
+/* What tracemalloc's tables need is no spare: both are sorted, and what is kept may overlap. */
+static int keep(struct ranges *spare, const struct cpython_range *kept, size_t n)
+{
+    struct ranges r = {0};
+    int rc = 0;
+    size_t k = 0;
+    for (size_t i = 0; rc == 0 && i < spare->n; i++) {
+        uint64_t at = spare->items[i].start, end = spare->items[i].end;
+        while (k < n && kept[k].end <= at)
+            k++;
+        for (size_t j = k; rc == 0 && j < n && kept[j].start < end; j++) {
+            rc = add(&r, at, round_down(kept[j].start, PAGE), NULL);
+            at = max_u64(at, round_up(kept[j].end, PAGE));
+        }
+        if (rc == 0)
+            rc = add(&r, at, end, NULL);
+    }
+    free(spare->items);
+    *spare = r;
+    return rc;
+}
+
 /* [start, end) less spare[*next...]. */
 static int add_less(struct ranges *r, uint64_t start, uint64_t end, const struct ranges *spare,
                     size_t *next, struct err *err)
@@ -138,8 +160,9 @@ int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *
     struct vma_list vmas = maps_list(maps);
     struct residency res;
     struct cpython_arena *arenas = NULL;
+    struct cpython_range *kept = NULL;
     struct ranges spare = {0};
-    size_t n = 0;
+    size_t n = 0, n_kept = 0;
     int rc = residency_init(&res, pages->runs, pages->n, err);
     if (rc < 0)
         return rc;
@@ -151,7 +174,12 @@ int plan_needed(const struct maps *maps, const struct pages *pages, struct mem *
     if (rc == 0 && find_spare(maps, mem, arenas, n, py->traits->pool_size, &spare) < 0)
         rc = err_set(err, ERR_NOMEM, "no memory to plan the copy");
     if (rc == 0)
+        rc = cpython_tracing_ranges(&in, py, !wish->contents, &kept, &n_kept, err);
+    if (rc == 0 && keep(&spare, kept, n_kept) < 0)
+        rc = err_set(err, ERR_NOMEM, "no memory to plan the copy");
+    if (rc == 0)
         rc = plan(maps, pages, &spare, wish, ret, err);
+    free(kept);
     free(spare.items);
     free(arenas);
     residency_release(&res);

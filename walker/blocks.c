@@ -27,6 +27,7 @@ void blocks_release(struct blocks *b)
     free(b->chunks);
     free(b->what);
     free(b->owners);
+    free(b->sites);
     free(b->by_run.keys);
     free(b->by_chunk.keys);
     free(b->map);

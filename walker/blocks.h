@@ -60,7 +60,8 @@ struct blocks {
     uint32_t *what; /* by slot: kind in the upper 4 bits, type index in the lower 28 */
     size_t n, cap;  /* slots, those of chunks included once sorted */
     uint32_t
-        *owners; /* by slot: index of the owner's slot + 1, 0 for none; NULL unless asked for */
+        *owners;     /* by slot: index of the owner's slot + 1, 0 for none; NULL unless asked for */
+    uint32_t *sites; /* by slot: index of the snapshot's site + 1, 0 for none; NULL: not joined */
     struct block_index by_run, by_chunk; /* blocks_sort's */
     /* Pools lie one in each piece of 4 or 16 KiB: run index + 1 by piece, 0 for none. NULL where
      * runs are not like that (mimalloc), or lie too far apart. */

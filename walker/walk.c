@@ -167,8 +167,10 @@ static int walk_blocks(struct walk_input *in, struct cpython *py, struct blockma
 {
     struct blocks blocks;
     struct cpython_range *data = NULL;
-    if (!in->types || !py->traits)
-        return walk_malloc(in, map, NULL, snap, notes, err);
+    if (!in->types || !py->traits) {
+        int only = walk_malloc(in, map, NULL, snap, notes, err);
+        return only < 0 || !py->traits ? only : cpython_sites(&in->python, py, snap, notes, err);
+    }
     blocks_init(&blocks);
     int rc = walk_malloc(in, map, &blocks, snap, notes, err);
     /* Any array says that owners are wanted; cpython_objects makes the right one. */

@@ -122,18 +122,3 @@ const char *cpython_allocator(const struct cpython_input *in, const struct cpyth
     }
     return debug ? "malloc_debug" : "malloc";
 }
-
-bool cpython_tracing(const struct cpython_input *in, const struct cpython *py)
-{
-    const struct layout *l = &py->layout;
-    uint64_t tracing = 0, at = 0;
-    enum layout_field field = LF_tmconf_tracing;
-    if (py->traits->tracemalloc == TRACEMALLOC_STATIC) {
-        at = py->module ? py->module->tracemalloc_config : 0;
-    } else if (py->runtime && layout_has(l, LF_rt_tracemalloc)) {
-        at = py->runtime + layout_offset(l, LF_rt_tracemalloc);
-        field = LF_tm_tracing;
-    }
-    return at && layout_has(l, field) && layout_u64(l, in->mem, at, field, &tracing, NULL) == 0 &&
-           tracing == 1;
-}

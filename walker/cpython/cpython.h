@@ -141,6 +141,15 @@ const char *cpython_allocator(const struct cpython_input *in, const struct cpyth
 bool cpython_debug_hooks(const struct cpython_input *in, const struct cpython *py);
 /* tracemalloc is tracing. */
 bool cpython_tracing(const struct cpython_input *in, const struct cpython *py);
+/* Memory that reading tracemalloc's tables needs and that whoever copies the target might leave
+ * out: the buckets of large ones and, with `names`, the texts of file names. Sorted by start; may
+ * overlap. None where it does not trace. *ret is the caller's to free. */
+int cpython_tracing_ranges(const struct cpython_input *in, const struct cpython *py, bool names,
+                           struct cpython_range **ret, size_t *n, struct err *err) MUST_CHECK;
+/* Who allocated it: snap->tracing, sites, tracebacks and frames, where nobody looks at blocks
+ * (cpython_objects does it otherwise). */
+int cpython_sites(const struct cpython_input *in, const struct cpython *py, struct snapshot *snap,
+                  struct notes *notes, struct err *err) MUST_CHECK;
 
 /* ---- inside the room ---- */
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "walker/cpython/statics.h"
+#include "walker/cpython/tracemalloc.h"
 #include "walker/note.h"
 #include "walker/parallel.h"
 
@@ -102,7 +103,7 @@ static void collector_finish(struct collector *c, struct snapshot *snap, struct 
     snapshot_release(&c->snap);
 }
 
-static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
+static int judge_blocks(struct objects *o, struct err *err)
 {
     int rc = objects_classify(o, err);
     if (rc < 0)
@@ -118,7 +119,23 @@ static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
     if (rc < 0)
         return rc;
     types_tell(o);
-    return objects_report(o, snap, err);
+    return 0;
+}
+
+/* tracemalloc's own blocks are as many as those that it traces, and known for certain: they come
+ * first. Who allocated what comes when all blocks have been judged. */
+static int run_passes(struct objects *o, struct snapshot *snap, struct err *err)
+{
+    struct tracing t;
+    int rc = tracing_read(o, snap, &t, err);
+    if (rc == 0)
+        rc = tracing_mark(&t, o->blocks, err);
+    if (rc == 0)
+        rc = judge_blocks(o, err);
+    if (rc == 0)
+        rc = sites_join(&t, o, o->blocks, snap, err);
+    tracing_release(&t);
+    return rc < 0 ? rc : objects_report(o, snap, err);
 }
 
 /* Every block, and who is what. */
@@ -155,6 +172,34 @@ int cpython_objects(const struct cpython_input *in, const struct cpython *py, st
     mem_window_release(&o->near);
     types_release(&o->types);
     statics_release(o);
+    free(o);
+    return rc;
+}
+
+static int read_sites(struct objects *o, struct snapshot *snap, struct err *err)
+{
+    struct tracing t;
+    int rc = tracing_read(o, snap, &t, err);
+    if (rc == 0)
+        rc = sites_join(&t, o, NULL, snap, err);
+    tracing_release(&t);
+    return rc;
+}
+
+int cpython_sites(const struct cpython_input *in, const struct cpython *py, struct snapshot *snap,
+                  struct notes *notes, struct err *err)
+{
+    struct objects *o = calloc(1, sizeof *o);
+    if (!o)
+        return err_set(err, ERR_NOMEM, "no memory to look at tracemalloc");
+    *o = (struct objects){.in = in, .py = py, .notes = notes, .far = in->mem};
+    types_init(&o->types);
+    int rc = far_init(o, err);
+    if (rc == 0)
+        rc = read_sites(o, snap, err);
+    if (o->far != in->mem)
+        mem_close(o->far);
+    types_release(&o->types);
     free(o);
     return rc;
 }

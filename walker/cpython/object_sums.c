@@ -337,6 +337,7 @@ static int report_block(struct sums *s, size_t slot, const char **names)
             return ERR_NOMEM;
         r->type = names[type];
     }
+    r->site = b->sites ? b->sites[slot] : 0;
     if (b->owners[slot] && b->owners[slot] <= b->n) {
         blocks_place(b, b->owners[slot] - 1, &p);
         r->owner = p.addr;

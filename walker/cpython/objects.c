@@ -535,7 +535,7 @@ static void look_at_run(struct each *e, const struct block_run *r)
                             e->shape.front, false};
     struct block_place place = {r->addr, r->size, false};
     for (uint32_t i = 0; i < r->n; i++, place.addr += r->size) {
-        if (what[i] >> 28 == BLOCK_FREE)
+        if (what[i] >> 28 == BLOCK_FREE || what[i] >> 28 == BLOCK_RUNTIME)
             continue;
         b.addr = place.addr;
         b.p = run ? run + (size_t)i * r->size : mem_window_at(near, b.addr, b.len);
@@ -558,6 +558,8 @@ static void look_at_chunk(struct each *e, const struct block_chunk *c, size_t sl
 {
     uint8_t copy[LOOK_BYTES];
     size_t len = (size_t)min_u64(c->size, LOOK_BYTES);
+    if (block_kind(e->o->blocks, slot) == BLOCK_RUNTIME)
+        return;
     const uint8_t *p = chunk_bytes(e->o, c, len);
     if (!p)
         return;
@@ -577,5 +579,6 @@ void objects_each(struct objects *o, const struct block_range *range, object_fn 
         look_at_run(&e, &b->runs[i]);
     size_t first = b->n - b->n_chunks;
     for (size_t i = range->chunk; i < range->chunk_end && !objects_stopped(o); i++)
-        look_at_chunk(&e, &b->chunks[i], first + i);
+        if (block_kind(b, first + i) != BLOCK_RUNTIME)
+            look_at_chunk(&e, &b->chunks[i], first + i);
 }

@@ -37,21 +37,25 @@ struct blocks_span blocks_span(const struct blocks *b)
 
 /* Debug hooks put their bytes in front of what Python allocates, of a chunk even twice: pymalloc's
  * hooks ask malloc's. Whether Python allocated a chunk at all is not known. */
-static bool begins_at(const struct blocks *b, const struct blocks_span *span, uint64_t addr,
-                      struct block_hit *ret)
+bool block_begins_at(const struct blocks *b, const struct block_place *place, uint64_t addr)
+{
+    uint64_t into = addr - place->addr;
+    return into == b->debug_front || (place->chunk && (into == 0 || into == 2 * b->debug_front));
+}
+
+bool block_begins(const struct blocks *b, const struct blocks_span *span, uint64_t addr,
+                  struct block_hit *ret)
 {
     enum { ALIGN = 8 };
     if (addr < span->start || addr >= span->end || addr % ALIGN || !blocks_at(b, addr, ret))
         return false;
-    uint64_t into = addr - ret->place.addr;
-    return into == b->debug_front ||
-           (ret->place.chunk && (into == 0 || into == 2 * b->debug_front));
+    return block_begins_at(b, &ret->place, addr);
 }
 
 size_t unowned_at(const struct objects *o, const struct blocks_span *span, uint64_t addr)
 {
     struct block_hit hit;
-    if (!begins_at(o->blocks, span, addr, &hit))
+    if (!block_begins(o->blocks, span, addr, &hit))
         return SIZE_MAX;
     return block_kind(o->blocks, hit.slot) == BLOCK_UNOWNED ? hit.slot : SIZE_MAX;
 }
@@ -172,7 +176,7 @@ static void claim(void *ctx, uint64_t addr, uint64_t size)
 {
     struct claims *c = ctx;
     struct block_hit hit;
-    if (!begins_at(c->o->blocks, &c->span, addr, &hit) || hit.slot == c->slot ||
+    if (!block_begins(c->o->blocks, &c->span, addr, &hit) || hit.slot == c->slot ||
         size > hit.place.size - (addr - hit.place.addr))
         return;
     if (in_part(c->parting, c->part, hit.slot))

@@ -58,6 +58,15 @@ struct blocks_span {
     uint64_t start, end;
 };
 struct blocks_span blocks_span(const struct blocks *b);
+/* Type of a BLOCK_RUNTIME that points to nothing which is not known. No index of a type. */
+enum { BLOCK_LEAF = BLOCK_NO_TYPE - 1 };
+
+/* addr, within the block, is where the program sees it begin (own.c). */
+bool block_begins_at(const struct blocks *b, const struct block_place *place, uint64_t addr);
+/* The block in use which the program sees begin at addr, as an allocator of Python's or malloc
+ * returned it (own.c). */
+bool block_begins(const struct blocks *b, const struct blocks_span *span, uint64_t addr,
+                  struct block_hit *ret);
 /* The slot of the unowned block which the program sees begin at addr, or SIZE_MAX (own.c). */
 size_t unowned_at(const struct objects *o, const struct blocks_span *span, uint64_t addr);
 

@@ -28,39 +28,44 @@ static void put_bytes(struct type_text *t, const char *s, size_t len)
     t->bytes[t->n] = '\0';
 }
 
-static void put_char(struct type_text *t, uint32_t c)
+size_t text_utf8(uint32_t c, char s[TEXT_CHAR_BYTES])
 {
-    char s[16];
-    size_t len;
-    /* Control characters and lone surrogates stay what they are: whoever prints or writes a name
-     * escapes it. They only tell that it is an unlikely one. */
-    t->controls = t->controls || c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0xd800 && c < 0xe000);
     if (c == 0) {
-        len = (size_t)snprintf(s, sizeof s, "\\x00");
-    } else if (c < 0x80) {
+        memcpy(s, "\\x00", 4);
+        return 4;
+    }
+    if (c < 0x80) {
         s[0] = (char)c;
-        len = 1;
-    } else if (c < 0x800) {
+        return 1;
+    }
+    if (c < 0x800) {
         s[0] = (char)(0xc0 | c >> 6);
         s[1] = (char)(0x80 | (c & 0x3f));
-        len = 2;
-    } else if (c < 0x10000) {
+        return 2;
+    }
+    if (c < 0x10000) {
         s[0] = (char)(0xe0 | c >> 12);
         s[1] = (char)(0x80 | (c >> 6 & 0x3f));
         s[2] = (char)(0x80 | (c & 0x3f));
-        len = 3;
-    } else {
-        s[0] = (char)(0xf0 | (c >> 18 & 7));
-        s[1] = (char)(0x80 | (c >> 12 & 0x3f));
-        s[2] = (char)(0x80 | (c >> 6 & 0x3f));
-        s[3] = (char)(0x80 | (c & 0x3f));
-        len = 4;
+        return 3;
     }
-    put_bytes(t, s, len);
+    s[0] = (char)(0xf0 | (c >> 18 & 7));
+    s[1] = (char)(0x80 | (c >> 12 & 0x3f));
+    s[2] = (char)(0x80 | (c >> 6 & 0x3f));
+    s[3] = (char)(0x80 | (c & 0x3f));
+    return 4;
 }
 
-/* One character of UTF-8; its length, or 0 if that is not what the bytes are. */
-static size_t utf8_char(const uint8_t *s, size_t len, uint32_t *ret)
+static void put_char(struct type_text *t, uint32_t c)
+{
+    char s[TEXT_CHAR_BYTES];
+    /* Control characters and lone surrogates stay what they are: whoever prints or writes a name
+     * escapes it. They only tell that it is an unlikely one. */
+    t->controls = t->controls || c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0xd800 && c < 0xe000);
+    put_bytes(t, s, text_utf8(c, s));
+}
+
+size_t text_utf8_char(const uint8_t *s, size_t len, uint32_t *ret)
 {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
     size_t n = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;
@@ -89,7 +94,7 @@ bool type_text_cstr(struct objects *o, uint64_t addr, struct type_text *ret)
     size_t len = end ? (size_t)(end - buf) : sizeof buf;
     for (size_t i = 0; i < len && !ret->cut;) {
         uint32_t c;
-        size_t n = utf8_char((const uint8_t *)buf + i, len - i, &c);
+        size_t n = text_utf8_char((const uint8_t *)buf + i, len - i, &c);
         if (n == 0 && !end && len - i < 4)
             break; /* cut by our own buffer */
         if (n == 0)
@@ -108,9 +113,8 @@ void type_text_missing(uint64_t addr, struct type_text *ret)
     ret->n = (size_t)snprintf(ret->bytes, sizeof ret->bytes, "<type at 0x%" PRIx64 ">", addr);
 }
 
-/* Where the characters of a str are, and how many of which width. */
-static bool str_chars(struct objects *o, uint64_t obj, uint64_t *data, uint64_t *length,
-                      unsigned *width)
+bool text_str_chars(struct objects *o, uint64_t obj, uint64_t *data, uint64_t *length,
+                    unsigned *width)
 {
     const struct layout *l = &o->py->layout;
     const uint8_t *p = objects_peek(o, obj, layout_size(l, LF_str_ascii_sizeof));
@@ -131,7 +135,7 @@ bool type_text_str(struct objects *o, uint64_t obj, struct type_text *ret)
     unsigned width;
     uint8_t chars[TYPE_NAME_BYTES * 4];
     memset(ret, 0, sizeof *ret);
-    if (!str_chars(o, obj, &data, &length, &width))
+    if (!text_str_chars(o, obj, &data, &length, &width))
         return false;
     size_t n = (size_t)min_u64(length, TYPE_NAME_BYTES);
     if (n && mem_read_some(o->far, data, chars, n * width) < n * width)
@@ -149,8 +153,7 @@ bool type_text_str(struct objects *o, uint64_t obj, struct type_text *ret)
 
 /* ---- the dictionary of a type ---- */
 
-/* obj is a str, by its type's flags: a __module__ may be a property as well. */
-static bool is_str(struct objects *o, uint64_t obj)
+bool text_is_str(struct objects *o, uint64_t obj)
 {
     uint64_t type, flags, shift = objects_shift(o);
     const struct layout *l = &o->py->layout;
@@ -263,10 +266,10 @@ bool type_name_make(struct objects *o, uint64_t type, uint64_t dict, const struc
     struct type_text module, name;
     uint64_t qualname, obj = t->heap ? dict_get(o, dict, "__module__") : 0;
     uint64_t shift = objects_shift(o);
-    if (!obj || !layout_has(l, LF_heaptype_qualname) || !is_str(o, obj) ||
+    if (!obj || !layout_has(l, LF_heaptype_qualname) || !text_is_str(o, obj) ||
         !type_text_str(o, obj + shift, &module) || module.n == 0 ||
         layout_u64(l, o->far, type, LF_heaptype_qualname, &qualname, NULL) < 0 ||
-        !is_str(o, qualname) || !type_text_str(o, qualname + shift, &name))
+        !text_is_str(o, qualname) || !type_text_str(o, qualname + shift, &name))
         return name_by_text(o, plain, t);
     if (strcmp(module.bytes, "builtins") == 0)
         return keep(o, module.bytes, module.n, name.bytes, t);
@@ -287,7 +290,7 @@ bool type_name_confirmed(struct objects *o, uint64_t type, const struct type_tex
     struct type_text name;
     uint64_t obj;
     return layout_has(l, LF_heaptype_name) &&
-           layout_u64(l, o->far, type, LF_heaptype_name, &obj, NULL) == 0 && is_str(o, obj) &&
+           layout_u64(l, o->far, type, LF_heaptype_name, &obj, NULL) == 0 && text_is_str(o, obj) &&
            type_text_str(o, obj + objects_shift(o), &name) && name.n == plain->n &&
            memcmp(name.bytes, plain->bytes, name.n) == 0;
 }

@@ -16,6 +16,18 @@ struct type_text {
     bool missing;  /* the source lacks the bytes: this stands for the name */
 };
 
+/* One character as UTF-8, also a lone surrogate; 0 as "\x00", for names are C strings. Returns its
+ * bytes. */
+enum { TEXT_CHAR_BYTES = 4 };
+size_t text_utf8(uint32_t c, char s[TEXT_CHAR_BYTES]);
+/* One character of UTF-8; its length, or 0 if that is not what the bytes (at least one) are. */
+size_t text_utf8_char(const uint8_t *s, size_t len, uint32_t *ret);
+/* obj is a str, by its type's flags. The object's own address. */
+bool text_is_str(struct objects *o, uint64_t obj);
+/* Where the characters of a str are, and how many of which width. `obj` as in kind_sizeof. */
+bool text_str_chars(struct objects *o, uint64_t obj, uint64_t *data, uint64_t *length,
+                    unsigned *width);
+
 /* A NUL-terminated string of C at addr; false where there is none or it is not UTF-8. */
 bool type_text_cstr(struct objects *o, uint64_t addr, struct type_text *ret);
 /* The text of a str object; false where there is none. `obj` as in kind_sizeof. */
