@@ -25,6 +25,13 @@ enum exit_code {
 enum colour { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER };
 enum read_way { READ_AUTO, READ_COPY, READ_WINDOW };
 
+/* An option that may be given several times, in order. */
+enum { OPTION_MANY = 64 };
+struct option_list {
+    const char *items[OPTION_MANY];
+    size_t n;
+};
+
 struct options {
     const char *target; /* as typed; NULL when -p was given */
     pid_t pid;          /* -p, or a target that is a number; 0 otherwise */
@@ -43,6 +50,22 @@ struct options {
     bool must_types; /* ... even where that makes the pause long */
     bool blocks;     /* --blocks: keep the single blocks in a snapshot */
     const char *by;  /* --by */
+    /* All words behind the command, for diff and trend; the target is the first of them. */
+    char **words;
+    size_t n_words;
+    /* What tracemalloc's filters are: fnmatch patterns of files, "PATTERN:LINE" for one line. */
+    struct option_list include, exclude, domains;
+    bool all_frames;        /* a filter matches any frame of a traceback, not only the first */
+    const char *type_regex; /* --type: POSIX extended */
+    uint64_t min_size;      /* --min-size: rows of fewer bytes are left out */
+    bool cumulative;        /* sites by file or line: every frame counts, not only the first */
+    const char *format;     /* --format: "table" (default), "tracemalloc"; of sites "display_top" */
+    uint64_t limit;         /* --limit: frames of a traceback that are printed; 0: all */
+    bool most_recent_first;
+    struct option_list fail_if; /* diff: gates */
+    const char *to;             /* export: the format */
+    const char *for_python;     /* export --to tracemalloc: "3.8" */
+    const char *weight;         /* export --to folded: "bytes" (default), "count" */
     uint64_t max_pause_ns;
     enum read_way way;
     long top; /* rows; 0 = all; -1 = the view's default */
@@ -70,6 +93,10 @@ int cmd_sizes(const struct options *opt, struct err *err);
 int cmd_arenas(const struct options *opt, struct err *err);
 int cmd_malloc(const struct options *opt, struct err *err);
 int cmd_maps(const struct options *opt, struct err *err);
+int cmd_sites(const struct options *opt, struct err *err);
+int cmd_diff(const struct options *opt, struct err *err);
+int cmd_trend(const struct options *opt, struct err *err);
+int cmd_export(const struct options *opt, struct err *err);
 
 /* The target is neither a PID nor a core: ERR_NOT_FOUND or ERR_PERMISSION where it cannot be opened
  * at all, else ERR_USAGE with "`what` is of a process or a core ...". */

@@ -12,6 +12,7 @@
 #include "inspector/census.h"
 #include "inspector/census_core.h"
 #include "inspector/cmd.h"
+#include "inspector/view.h"
 
 static int terminal_width(void)
 {
@@ -29,17 +30,16 @@ static bool want_colour(const struct options *opt)
     return !opt->output && isatty(STDOUT_FILENO) && !(no && *no);
 }
 
-/* --sort must name a column of this view. */
-static int check_sort(const struct options *opt, const struct report_view *view, struct err *err)
+int view_check_sort(const struct options *opt, const char *name, const char *sorts, struct err *err)
 {
     if (!opt->sort)
         return 0;
     size_t len = strlen(opt->sort);
-    for (const char *p = view->sorts; len && (p = strstr(p, opt->sort)) != NULL; p += len)
-        if ((p == view->sorts || p[-1] == ',') && (p[len] == ',' || p[len] == '\0'))
+    for (const char *p = sorts; len && (p = strstr(p, opt->sort)) != NULL; p += len)
+        if ((p == sorts || p[-1] == ',') && (p[len] == ',' || p[len] == '\0'))
             return 0;
-    err_set(err, ERR_USAGE, "%s cannot be sorted by '%s'", view->name, opt->sort);
-    err_remedy(err, view->sorts[0] ? "columns: %s" : "this view has one order%s", view->sorts);
+    err_set(err, ERR_USAGE, "%s cannot be sorted by '%s'", name, opt->sort);
+    err_remedy(err, sorts[0] ? "columns: %s" : "this view has one order%s", sorts);
     return ERR_USAGE;
 }
 
@@ -60,7 +60,7 @@ int cmd_no_target(const struct options *opt, const char *what, struct err *err)
     return err->code;
 }
 
-static int load(const struct options *opt, struct snapshot *snap, struct err *err)
+int view_load(const struct options *opt, struct snapshot *snap, struct err *err)
 {
     if (opt->core)
         return census_core_take(opt, snap, err);
@@ -74,9 +74,9 @@ static int load(const struct options *opt, struct snapshot *snap, struct err *er
     return rc;
 }
 
-static struct report_options report_options(const struct options *opt, char *pid, size_t cap)
+struct report_options view_report_options(const struct options *opt, char pid[VIEW_PID_MAX])
 {
-    snprintf(pid, cap, "%d", (int)opt->pid);
+    snprintf(pid, VIEW_PID_MAX, "%d", (int)opt->pid);
     return (struct report_options){
         .target = opt->core  ? opt->core
                   : opt->pid ? pid
@@ -92,21 +92,37 @@ static struct report_options report_options(const struct options *opt, char *pid
     };
 }
 
-/* The whole report in memory first: a view is small, and a failure leaves no half of it behind. */
-static int render(const struct options *opt, const struct report_view *view, struct snapshot *snap,
-                  struct sink *sink, struct err *err)
+int view_write(const struct options *opt,
+               int (*render)(void *ctx, struct sink *sink, struct err *err), void *ctx,
+               struct err *err)
 {
-    char *bytes = NULL, pid[32];
-    size_t len = 0;
-    struct report_options ro = report_options(opt, pid, sizeof pid);
-    if (opt->json) {
-        int arranged = report_arrange(snap, view->name, &ro, err);
-        return arranged < 0 ? arranged : json_write_view(snap, view->name, sink, err);
+    struct outfile out;
+    int rc = outfile_open(&out, opt->output ? opt->output : "-", opt->force, err);
+    if (rc < 0)
+        return rc;
+    rc = render(ctx, out.sink, err);
+    if (rc < 0) {
+        outfile_abort(&out);
+        return rc;
     }
+    return outfile_commit(&out, err);
+}
+
+struct text_job {
+    int (*print)(void *ctx, FILE *out, struct err *err);
+    void *ctx;
+};
+
+/* The whole report in memory first: a view is small, and a failure leaves no half of it behind. */
+static int render_text(void *ctx, struct sink *sink, struct err *err)
+{
+    const struct text_job *job = ctx;
+    char *bytes = NULL;
+    size_t len = 0;
     FILE *out = open_memstream(&bytes, &len);
     if (!out)
         return err_set(err, ERR_NOMEM, "no memory for the report");
-    int rc = view->write(snap, &ro, out, err);
+    int rc = job->print(job->ctx, out, err);
     if (fclose(out) != 0 && rc == 0)
         rc = err_set(err, ERR_NOMEM, "no memory for the report");
     if (rc == 0)
@@ -115,19 +131,42 @@ static int render(const struct options *opt, const struct report_view *view, str
     return rc;
 }
 
+int view_write_text(const struct options *opt, int (*print)(void *ctx, FILE *out, struct err *err),
+                    void *ctx, struct err *err)
+{
+    struct text_job job = {print, ctx};
+    return view_write(opt, render_text, &job, err);
+}
+
+/* ---- the views that one function of the snapshot prints ---- */
+
+struct view_job {
+    const struct report_view *view;
+    struct snapshot *snap;
+    struct report_options options;
+};
+
+static int print_view(void *ctx, FILE *out, struct err *err)
+{
+    const struct view_job *job = ctx;
+    return job->view->write(job->snap, &job->options, out, err);
+}
+
+static int render_json(void *ctx, struct sink *sink, struct err *err)
+{
+    const struct view_job *job = ctx;
+    int rc = report_arrange(job->snap, job->view->name, &job->options, err);
+    return rc < 0 ? rc : json_write_view(job->snap, job->view->name, sink, err);
+}
+
 static int write_view(const struct options *opt, const struct report_view *view,
                       struct snapshot *snap, struct err *err)
 {
-    struct outfile out;
-    int rc = outfile_open(&out, opt->output ? opt->output : "-", opt->force, err);
-    if (rc < 0)
-        return rc;
-    rc = render(opt, view, snap, out.sink, err);
-    if (rc < 0) {
-        outfile_abort(&out);
-        return rc;
-    }
-    return outfile_commit(&out, err);
+    char pid[VIEW_PID_MAX];
+    struct view_job job = {view, snap, view_report_options(opt, pid)};
+    if (opt->json)
+        return view_write(opt, render_json, &job, err);
+    return view_write_text(opt, print_view, &job, err);
 }
 
 /* --by is of the view types only, and of the keys that it knows. */
@@ -149,14 +188,14 @@ static int check_by(const struct options *opt, const struct report_view *view, s
 static int run_view(const char *name, const struct options *opt, struct err *err)
 {
     const struct report_view *view = report_text_find(name);
-    int rc = check_sort(opt, view, err);
+    int rc = view_check_sort(opt, view->name, view->sorts, err);
     if (rc == 0)
         rc = check_by(opt, view, err);
     if (rc < 0)
         return rc;
     struct snapshot snap;
     snapshot_init(&snap);
-    rc = load(opt, &snap, err);
+    rc = view_load(opt, &snap, err);
     if (rc == 0)
         rc = write_view(opt, view, &snap, err);
     if (rc == 0 && !snap.complete)

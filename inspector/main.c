@@ -24,6 +24,10 @@ const struct cmd commands[] = {
     {"arenas", "PID|CORE|SNAPSHOT", "pymalloc's arenas and how full they are", cmd_arenas},
     {"malloc", "PID|CORE|SNAPSHOT", "the glibc heap, arena by arena", cmd_malloc},
     {"maps", "PID|CORE|SNAPSHOT", "the mappings and what is in each", cmd_maps},
+    {"sites", "PID|CORE|SNAPSHOT", "who allocated it, where tracemalloc is on", cmd_sites},
+    {"diff", "OLD NEW", "what grew between two snapshots", cmd_diff},
+    {"trend", "SNAPSHOT...", "what keeps growing over three or more", cmd_trend},
+    {"export", "TARGET --to FORMAT", "a file for another program", cmd_export},
     {"core", "PID [-o FILE]", "write a core of the process: a pause like a copy's", cmd_core},
     {"doctor", "PID|CORE", "what would work here and why not", cmd_doctor},
     {NULL, NULL, NULL, NULL},
@@ -43,7 +47,21 @@ enum long_option {
     OPT_BY,
     OPT_BLOCKS,
     OPT_NO_TYPES,
-    OPT_SYSROOT
+    OPT_SYSROOT,
+    OPT_INCLUDE,
+    OPT_EXCLUDE,
+    OPT_DOMAIN,
+    OPT_ALL_FRAMES,
+    OPT_TYPE,
+    OPT_MIN_SIZE,
+    OPT_CUMULATIVE,
+    OPT_FORMAT,
+    OPT_LIMIT,
+    OPT_RECENT_FIRST,
+    OPT_FAIL_IF,
+    OPT_TO,
+    OPT_FOR_PYTHON,
+    OPT_WEIGHT
 };
 
 static const struct option long_options[] = {
@@ -71,6 +89,20 @@ static const struct option long_options[] = {
     {"max-pause", required_argument, NULL, OPT_MAX_PAUSE},
     {"read", required_argument, NULL, OPT_READ},
     {"partial", no_argument, NULL, OPT_PARTIAL},
+    {"include", required_argument, NULL, OPT_INCLUDE},
+    {"exclude", required_argument, NULL, OPT_EXCLUDE},
+    {"domain", required_argument, NULL, OPT_DOMAIN},
+    {"all-frames", no_argument, NULL, OPT_ALL_FRAMES},
+    {"type", required_argument, NULL, OPT_TYPE},
+    {"min-size", required_argument, NULL, OPT_MIN_SIZE},
+    {"cumulative", no_argument, NULL, OPT_CUMULATIVE},
+    {"format", required_argument, NULL, OPT_FORMAT},
+    {"limit", required_argument, NULL, OPT_LIMIT},
+    {"most-recent-first", no_argument, NULL, OPT_RECENT_FIRST},
+    {"fail-if", required_argument, NULL, OPT_FAIL_IF},
+    {"to", required_argument, NULL, OPT_TO},
+    {"for-python", required_argument, NULL, OPT_FOR_PYTHON},
+    {"weight", required_argument, NULL, OPT_WEIGHT},
     {NULL, 0, NULL, 0},
 };
 
@@ -100,14 +132,28 @@ static void print_help(FILE *out)
           "      --bytes         exact bytes\n"
           "      --top N         rows of a list, 0 for all\n"
           "      --by KEY        types: type, module, package or size\n"
-          "      --blocks        snapshot: each block with its kind, type and owner\n"
+          "      --blocks        snapshot: each block with its kind, type, owner and site\n"
           "      --sort COLUMN   and -r, --reverse\n"
           "      --color WHEN    auto, always, never (NO_COLOR is honoured)\n"
           "      --partial       read a truncated snapshot as far as it goes\n"
           "  -q, --quiet         no progress, no hint;  -v, --verbose\n"
-          "  -h, --help;  -V, --version\n\n"
-          "exit codes: 0 ok, 2 usage, 3 no such target, 4 permission, 5 not a supported CPython,\n"
-          "6 written but incomplete, 7 unreadable file, 130 interrupted. More: man heapcensus\n",
+          "  -h, --help;  -V, --version\n"
+          "sites, diff, trend, export\n"
+          "      --by KEY        line, file, traceback; diff and trend also type, module,\n"
+          "                      package, size, arena, category, mapping\n"
+          "      --include PATTERN[:LINE][@DOMAIN], --exclude ...   as tracemalloc.Filter\n"
+          "      --all-frames  --domain N, !N  --type REGEX  --min-size N  --cumulative\n"
+          "      --format WAY    table, tracemalloc (its own words); sites: display_top\n"
+          "      --limit N       frames of a traceback;  --most-recent-first\n"
+          "      --blocks        diff: which blocks are new, gone and still there\n"
+          "      --fail-if GATE  diff: 'total>+5%', 'rss>+10MiB', 'type:app.Session>+1000'\n"
+          "      --to FORMAT     tracemalloc, ndjson, csv, folded, speedscope or pprof;\n"
+          "                      ndjson, csv: --by site, type, size, arena, category, mapping,\n"
+          "                      blocks; folded: --weight bytes, count; tracemalloc:\n"
+          "                      --for-python 3.8\n\n"
+          "exit codes: 0 ok, 1 a gate tripped, 2 usage, 3 no such target, 4 permission,\n"
+          "5 not a supported CPython, 6 written but incomplete, 7 unreadable file,\n"
+          "130 interrupted. More: man heapcensus\n",
           out);
 }
 
@@ -140,12 +186,67 @@ static int parse_choice(const char *s, const char *const *names, const char *wha
     return ERR_USAGE;
 }
 
+static int add_to(struct option_list *list, const char *what, const char *arg, struct err *err)
+{
+    if (list->n == OPTION_MANY)
+        return err_set(err, ERR_USAGE, "%s was given more than %d times", what, OPTION_MANY);
+    list->items[list->n++] = arg;
+    return 0;
+}
+
+/* Options of sites, diff and export; 1 when c is none of them. */
+static int take_site_option(struct options *opt, int c, const char *arg, struct err *err)
+{
+    switch (c) {
+    case OPT_INCLUDE:
+        return add_to(&opt->include, "--include", arg, err);
+    case OPT_EXCLUDE:
+        return add_to(&opt->exclude, "--exclude", arg, err);
+    case OPT_DOMAIN:
+        return add_to(&opt->domains, "--domain", arg, err);
+    case OPT_FAIL_IF:
+        return add_to(&opt->fail_if, "--fail-if", arg, err);
+    case OPT_MIN_SIZE:
+        return parse_number(arg, INT64_MAX, "--min-size", &opt->min_size, err);
+    case OPT_LIMIT:
+        return parse_number(arg, 65535, "--limit", &opt->limit, err);
+    case OPT_ALL_FRAMES:
+        opt->all_frames = true;
+        return 0;
+    case OPT_TYPE:
+        opt->type_regex = arg;
+        return 0;
+    case OPT_CUMULATIVE:
+        opt->cumulative = true;
+        return 0;
+    case OPT_FORMAT:
+        opt->format = arg;
+        return 0;
+    case OPT_RECENT_FIRST:
+        opt->most_recent_first = true;
+        return 0;
+    case OPT_TO:
+        opt->to = arg;
+        return 0;
+    case OPT_FOR_PYTHON:
+        opt->for_python = arg;
+        return 0;
+    case OPT_WEIGHT:
+        opt->weight = arg;
+        return 0;
+    default:
+        return 1;
+    }
+}
+
 static int take_value_option(struct options *opt, int c, const char *arg, struct err *err)
 {
     static const char *const colours[] = {"auto", "always", "never", NULL};
     static const char *const ways[] = {"auto", "copy", "window", NULL};
     uint64_t n = 0;
-    int choice = 0, rc = 0;
+    int choice = 0, rc = take_site_option(opt, c, arg, err);
+    if (rc <= 0)
+        return rc;
     switch (c) {
     case 'p':
         rc = parse_number(arg, 1u << 22, "--pid", &n, err);
@@ -298,16 +399,28 @@ static int no_target(const struct cmd *cmd, struct err *err)
     return ERR_USAGE;
 }
 
-/* The options that need each other, or exclude each other. */
-static int check_target(const struct options *opt, struct err *err)
+/* Lines of source are looked for below --sysroot, whatever the target is. */
+static bool shows_sources(const struct cmd *cmd)
 {
-    const char *what = opt->exe ? "--exe" : opt->sysroot ? "--sysroot" : NULL;
+    return strcmp(cmd->name, "sites") == 0 || strcmp(cmd->name, "diff") == 0;
+}
+
+/* The options that need each other, or exclude each other. */
+static int check_target(const struct options *opt, const struct cmd *cmd, struct err *err)
+{
+    bool sysroot = opt->sysroot && !shows_sources(cmd);
+    const char *what = opt->exe ? "--exe" : sysroot ? "--sysroot" : NULL;
     if (opt->pid && opt->core)
         return err_set(err, ERR_USAGE, "a target is a PID or a core, not both");
     if (what && !opt->core)
         return err_set(err, ERR_USAGE, "%s belongs to a core, and %s is none", what,
                        opt->target ? opt->target : "the target");
     return 0;
+}
+
+static bool takes_many(const struct cmd *cmd)
+{
+    return strcmp(cmd->name, "diff") == 0 || strcmp(cmd->name, "trend") == 0;
 }
 
 /* The command and the target among the words that are not options. */
@@ -320,17 +433,29 @@ static int take_words(struct options *opt, char **words, int n, const struct cmd
         at = 1;
     else
         *ret = find_command("summary");
+    opt->words = words + at;
+    opt->n_words = (size_t)(n - at);
     if (at < n && !opt->pid && !opt->core) {
         rc = take_target(opt, words[at], err);
         at++;
     }
     if (rc < 0)
         return rc;
-    if (at < n)
+    if (at < n && !takes_many(*ret))
         return too_many(opt, *ret, words, at, err);
     if (!opt->target && !opt->pid && !opt->core)
         return no_target(*ret, err);
-    return check_target(opt, err);
+    return check_target(opt, *ret, err);
+}
+
+/* A gate that nobody looks at would never trip. */
+static int check_gates(const struct options *opt, const struct cmd *cmd, struct err *err)
+{
+    if (!opt->fail_if.n || takes_many(cmd))
+        return 0;
+    err_set(err, ERR_USAGE, "--fail-if belongs to diff, and this is %s", cmd->name);
+    err_remedy(err, "heapcensus diff OLD NEW --fail-if '%s'", opt->fail_if.items[0]);
+    return ERR_USAGE;
 }
 
 enum exit_code exit_of_err(const struct err *err)
@@ -449,7 +574,8 @@ int main(int argc, char **argv)
         print_help(stdout);
         return EXIT_USAGE;
     }
-    if (take_words(&opt, argv + optind, argc - optind, &cmd, &err) < 0)
+    if (take_words(&opt, argv + optind, argc - optind, &cmd, &err) < 0 ||
+        check_gates(&opt, cmd, &err) < 0)
         return fail(&err);
     catch_signals();
     open_many();
