@@ -139,7 +139,7 @@ uninstall:
 	cd docs/man && for m in *.5; do rm -f $(DESTDIR)$(mandir)/man5/$$m; done
 
 clean:
-	rm -rf $(BUILD)/stripped $(BUILD)/matrix.* $(BUILD)/types.* $(BUILD)/cores $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
+	rm -rf $(BUILD)/stripped $(BUILD)/matrix.* $(BUILD)/types.* $(BUILD)/tracemalloc.* $(BUILD)/cores $(BUILD)/obj $(BUILD)/san $(BUILD)/e2e $(BUILD)/bench $(BUILD)/*.a \
 	    $(BUILD)/heapcensus $(BUILD)/layoutgen
 
 help:

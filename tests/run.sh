@@ -71,7 +71,7 @@ fi
 export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:detect_leaks=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 # The roots are made before the clocks of the test files start.
-if grep -qE 'test_(matrix|malloc|subinterpreters|cores|types)' "$list"; then
+if grep -qE 'test_(matrix|malloc|subinterpreters|cores|types|tracemalloc)' "$list"; then
     bash tests/lib/roots.sh
 fi
 xargs -P "$jobs" -d '\n' -I LINE bash -c 'exec bash tests/lib/tap_one.sh "$0" $1' "$dir" LINE <"$list"

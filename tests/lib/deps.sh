@@ -10,7 +10,7 @@ check="perl binutils strace debootstrap python3-jsonschema clang-format mandoc g
        gzip mount zstd lz4 xz-utils elfutils"
 # Not in every release, and each is a named skip where it is missing: docs/HOWTO-TEST.md.
 optional="libjemalloc2 libtcmalloc-minimal4 libtcmalloc-minimal4t64 libmimalloc2.0 libmimalloc3
-          gcc-multilib python3-fastapi python3-uvicorn python3-django python3-numpy python3-pandas"
+          gcc-multilib golang-go python3-fastapi python3-uvicorn python3-django python3-numpy python3-pandas"
 
 want_check=no
 case "${1:-}" in

@@ -125,6 +125,29 @@ static void check_types(const struct snapshot *s)
        "blocks are back");
 }
 
+static void check_tracing(const struct snapshot *s)
+{
+    ok(s->tracing.present && s->tracing.tracing && s->tracing.peak_bytes == 5000 &&
+           s->tracing.lost == 1 && strcmp(s->tracing.source, "tracemalloc") == 0,
+       "tracing is back");
+    ok(s->n_frames == 3 && strcmp(s->frames[1].file, "/srv/caf\xc3\xa9/\xff\x1b\"\\.py") == 0 &&
+           !s->frames[0].function && strcmp(s->frames[1].function, "f") == 0 &&
+           s->frames[2].line == 20,
+       "frames are back");
+    const struct snapshot_traceback *t = s->tracebacks;
+    ok(s->n_tracebacks == 2 && t[0].n == 3 && t[0].total == 40 && t[1].n == 1 &&
+           s->frame_ids[t[0].first + 1] == 1 && s->frame_ids[t[1].first] == 2,
+       "tracebacks are back");
+    const struct snapshot_site *e = s->sites;
+    ok(s->n_sites == 3 && e[2].traceback == 1 && e[1].domain == 1 && !e[0].type &&
+           strcmp(e[0].kind, "gone") == 0 && e[2].count == 3 && e[2].bytes == 196 &&
+           e[1].n_sizes == 0 && e[2].n_sizes == 2 && s->size_counts[e[2].first_size].size == 100 &&
+           s->size_counts[e[2].first_size + 1].count == 2,
+       "sites are back");
+    ok(s->blocks[0].site == 0 && s->blocks[3].site == 3 && s->blocks[5].site == 1,
+       "sites of blocks are back");
+}
+
 static void test_round_trip(void)
 {
     struct snapshot s, t;
@@ -139,6 +162,7 @@ static void test_round_trip(void)
     if (rc == 0) {
         check_sample(&t);
         check_types(&t);
+        check_tracing(&t);
         write_memory(&t, &b);
         ok(a.n == b.n && memcmp(a.bytes, b.bytes, a.n) == 0, "written again, the same bytes");
         sink_memory_release(&b);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/block_stream.h"
 #include "formats/json.h"
 #include "formats/sink.h"
 #include "tests/lib/tap.h"
@@ -88,6 +89,37 @@ static void test_load(const struct sink_memory *m, const char *what)
     while (i < 100000 && !load_once(m, i, &wrong))
         i++;
     ok(wrong == 0 && i < 100000, "reading %s: each of %lu allocations failed once", what, i - 1);
+}
+
+/* The same for blocks one by one. */
+static bool stream_once(const struct sink_memory *m, unsigned long i, unsigned *wrong)
+{
+    struct snapshot s;
+    struct block_stream *stream;
+    struct block_row row;
+    struct err err = ERR_INIT;
+    calls = 0;
+    fail_at = i;
+    int rc = block_stream_open_bytes(m->bytes, m->n, "x", 0, &s, &stream, &err);
+    if (rc == 0) {
+        while ((rc = block_stream_next(stream, &row, &err)) > 0)
+            continue;
+        block_stream_close(stream);
+        snapshot_release(&s);
+    }
+    fail_at = 0;
+    if ((rc < 0) == (calls < i) || (rc < 0 && (rc != ERR_NOMEM || err.code != rc)))
+        (*wrong)++;
+    return calls < i;
+}
+
+static void test_stream(const struct sink_memory *m)
+{
+    unsigned wrong = 0;
+    unsigned long i = 1;
+    while (i < 100000 && !stream_once(m, i, &wrong))
+        i++;
+    ok(wrong == 0 && i < 100000, "blocks one by one: each of %lu allocations failed once", i - 1);
 }
 
 static bool gzip_once(const struct snapshot *s, unsigned long i, unsigned *wrong)
@@ -183,6 +215,7 @@ int main(void)
     make_files();
     test_load(&plain, "plain");
     test_load(&packed, "gzip");
+    test_stream(&packed);
     test_gzip();
     test_write(NULL, false);
     test_write(NULL, true);

@@ -146,6 +146,40 @@ static void sample_types(struct snapshot *s)
     }
 }
 
+/* Two sites at one traceback, one at another; names as hostile as paths are. */
+static void sample_tracing(struct snapshot *s)
+{
+    static const char *const files[] = {"/srv/app/models.py", "/srv/caf\xc3\xa9/\xff\x1b\"\\.py",
+                                        "<unknown>"};
+    static const uint32_t first[] = {0, 1, 2}, second[] = {2};
+    s->tracing = (struct snapshot_tracing){.present = true, .source = "tracemalloc"};
+    s->tracing.tracing = true;
+    s->tracing.frames_limit = 25;
+    s->tracing.traced_bytes = 4000;
+    s->tracing.peak_bytes = 5000;
+    s->tracing.lost = 1;
+    for (unsigned i = 0; i < 3; i++) {
+        struct snapshot_frame *f = snapshot_add_frame(s);
+        *f = (struct snapshot_frame){files[i], i == 1 ? "f" : NULL, i * 10};
+    }
+    snapshot_add_traceback(s, first, 3, 40);
+    snapshot_add_traceback(s, second, 1, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        struct snapshot_site *t = snapshot_add_site(s);
+        t->traceback = i == 2;
+        t->domain = i;
+        t->type = i ? "app.\xff\x1b.T" : NULL;
+        t->kind = i ? "object" : "gone";
+        t->source = "tracemalloc";
+        t->count = 3;
+        t->bytes = 100 + 2 * 48;
+        if (i != 1 && snapshot_add_size_count(s, 100, 1))
+            snapshot_add_size_count(s, 48, 2);
+    }
+    for (size_t i = 0; i < s->n_blocks; i++)
+        s->blocks[i].site = i % 4;
+}
+
 static void sample(struct snapshot *s)
 {
     snapshot_init(s);
@@ -154,6 +188,7 @@ static void sample(struct snapshot *s)
     sample_arenas(s);
     sample_mappings(s);
     sample_types(s);
+    sample_tracing(s);
 }
 
 #endif
