@@ -453,6 +453,13 @@ static void add_notes(struct census *c)
     note_flush(&notes);
 }
 
+/* The list of pages takes the guards that glibc 2.42 puts below stacks for swapped ones; smaps does
+ * not, but is there only once a copy was taken. */
+static bool anything_swapped(const struct census *c)
+{
+    return c->copy ? c->maps.swap_total > 0 : c->pages.swapped > 0;
+}
+
 static int analyse(struct census *c, struct mem *mem, int (*settle)(void *, struct err *),
                    void *settle_ctx, struct err *err)
 {
@@ -460,7 +467,7 @@ static int analyse(struct census *c, struct mem *mem, int (*settle)(void *, stru
     if (rc == 0)
         rc = overlay_new(c->files, c->untouched, &c->program, err);
     /* What was swapped out or not copied in time is not present either, but was written. */
-    bool whole = !c->pages.swapped && !c->late;
+    bool whole = !anything_swapped(c) && !c->late;
     if (rc == 0)
         rc = overlay_new(mem, whole ? c->program : c->files, &c->both, err);
     if (rc < 0)
