@@ -51,13 +51,19 @@ static uint64_t used_blocks(const struct cpython_input *in, const struct layout 
     return sum;
 }
 
+/* Segments are mapped; what looks like one in the heap of brk is none. */
+static bool may_hold_segments(const struct vma *v)
+{
+    return vma_is_heapish(v) && v->kind != VMA_HEAP;
+}
+
 /* The secret that most candidates share; with a single one, its own. */
 static uint64_t vote_secret(const struct cpython_input *in, const struct layout *l)
 {
     uint64_t best = 0, lead = 0;
     for (size_t i = 0; i < in->vmas->n; i++) {
         const struct vma *v = &in->vmas->items[i];
-        if (!vma_is_heapish(v))
+        if (!may_hold_segments(v))
             continue;
         for (uint64_t at = round_up(v->start, SEGMENT_BYTES); at < v->end; at += SEGMENT_BYTES) {
             struct segment s;
@@ -126,7 +132,7 @@ int mimalloc_claim(const struct cpython_input *in, struct cpython *py, struct bl
     uint64_t secret = vote_secret(in, l);
     for (size_t i = 0; secret && i < in->vmas->n; i++) {
         const struct vma *v = &in->vmas->items[i];
-        if (!vma_is_heapish(v))
+        if (!may_hold_segments(v))
             continue;
         for (uint64_t at = round_up(v->start, SEGMENT_BYTES); at < v->end; at += SEGMENT_BYTES) {
             struct segment s;
